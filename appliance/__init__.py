@@ -1,0 +1,1 @@
+"""VPC Traffic Mirroring target that turns packets into whole API calls."""

@@ -1,0 +1,1 @@
+"""StreamEvent -> HttpEvent: one file or folder a protocol, found by the first octets (demux)."""

@@ -1,0 +1,205 @@
+"""StreamEvent -> HttpEvent for all connections: finds out what each speaks and hands it to a decoder.
+
+Contract: one decoder a connection, chosen by content on any port, once; what speaks no HTTP stays silent
+and is counted by kind. A connection joined in the middle, or with a hole at its start, is looked at again
+where a message may start: at its first octet and where the other side proves a boundary by
+acknowledging exactly up to it. What passed until then is ``http_unframed_bytes``, or ``other_bytes`` if
+nothing is ever recognised.
+
+Bounds: octets held until a connection is recognised, ``PREFIX_LIMIT`` a direction and ``PROBE_MEMORY``
+in all; beyond, the connection counts as other.
+
+A new protocol: a row in ``KINDS`` and a FlowDecoder in a file of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appliance.decoders.base import FlowDecoder
+from appliance.decoders.http1.conversation import Conversation
+from appliance.decoders.recognise import (
+    HTTP1_REQUEST,
+    HTTP1_RESPONSE,
+    HTTP2,
+    OTHER,
+    PREFIX_LIMIT,
+    SSH,
+    TLS,
+    recognise,
+)
+from appliance.ledger import Ledger
+from appliance.model import Data, End, Flow, Gap, HttpEvent, StreamEvent
+
+PROBE_MEMORY: Final = 64 << 20
+
+KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
+
+
+class _Side:
+    """What a probe knows of one direction."""
+
+    __slots__ = ("acked", "buffer", "certain", "passed", "start")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()  # from a place where a message may start
+        self.start = 0  # position of buffer[0]; -1: no such place is known
+        self.certain = True  # start is the true beginning: what is there decides
+        self.acked = -1
+        self.passed = 0  # octets let go
+
+
+class Probe(FlowDecoder):
+    """A connection that is not recognised yet. ``verdict`` becomes its decoder."""
+
+    def __init__(self, flow: Flow, ledger: Ledger) -> None:
+        super().__init__(flow, ledger, "probe_held_bytes")
+        self.ledger = ledger
+        self.sides = (_Side(), _Side())
+        self.events: list[StreamEvent] = []  # what a decoder is given once there is one
+        self.held = 0
+        self.verdict: FlowDecoder | None = None
+
+    def data(self, event: Data, out: list[HttpEvent]) -> None:
+        side = self.sides[event.side]
+        side.acked = event.acked
+        size = len(event.payload)
+        self.tally["probe_held_bytes"] += size
+        if side.start < 0:
+            at = self.sides[1 - event.side].acked - event.offset
+            if not 0 <= at < size:
+                side.passed += size
+                return
+            side.start = event.offset + at
+            side.passed += at
+            event = Data(event.flow, event.side, event.ts, event.payload[at:], side.start, event.acked)
+        side.buffer += event.payload
+        self.held += len(event.payload)
+        self.events.append(event)
+        if len(side.buffer) in range(1024, PREFIX_LIMIT) and b"\n" not in event.payload:
+            return  # no line has ended: nothing new to tell
+        kind = recognise(bytes(side.buffer))
+        if kind in {HTTP1_REQUEST, HTTP1_RESPONSE}:
+            self._http1(event.side if kind == HTTP1_REQUEST else 1 - event.side, out)
+        elif kind in {TLS, SSH, HTTP2} or (kind == OTHER and side.certain):
+            self._silent(KINDS[kind])
+        elif kind == OTHER:
+            self._let_go(event.side)
+
+    def gap(self, event: Gap, out: list[HttpEvent]) -> None:
+        side = self.sides[event.side]
+        self._let_go(event.side)
+        side.certain = False
+        if event.length is None:  # joined: its first octet may be the start of a message
+            side.start = event.offset
+
+    def end(self, event: End, out: list[HttpEvent]) -> None:
+        self.events.append(event)
+
+    def _let_go(self, number: int) -> None:
+        """What is held of this direction leads nowhere."""
+        side = self.sides[number]
+        side.passed += len(side.buffer)
+        self.held -= len(side.buffer)
+        side.buffer = bytearray()
+        side.start = -1
+        self.events = [e for e in self.events if e.side != number or isinstance(e, End)]
+
+    def _http1(self, client: int, out: list[HttpEvent]) -> None:
+        a, b = self.sides
+        passed = a.passed + b.passed
+        self.tally["probe_held_bytes"] -= self.held + passed
+        self.tally["http_unframed_bytes"] += passed
+        self.tally["kind_http1"] += 1
+        # A direction whose octets are all held starts at a boundary; one that is not, is lost.
+        lost = (not a.certain, not b.certain)
+        conversation = Conversation(self.flow, self.ledger, client, lost)
+        for number, side in enumerate(self.sides):
+            conversation.readers[number].acked = side.acked
+            conversation.readers[number].seen = bool(side.passed)
+            if side.start >= 0 and side.buffer and lost[number]:
+                conversation.readers[number].resume(proven=True)
+        self.verdict = conversation
+        for event in self.events:
+            if isinstance(event, Data):
+                conversation.data(event, out)
+            elif isinstance(event, End):
+                conversation.end(event, out)
+        self.events = []
+
+    def _silent(self, kind: str) -> None:
+        self.tally["kind_" + kind] += 1
+        self.give_up(kind + "_bytes")
+        self.verdict = FlowDecoder(self.flow, self.ledger, kind + "_bytes")
+
+    def give_up(self, reason: str) -> None:
+        octets = self.held + sum(side.passed for side in self.sides)
+        self.tally["probe_held_bytes"] -= octets
+        self.tally[reason] += octets
+        self.held = 0
+        self.events = []
+
+    def over(self) -> None:
+        """The connection has ended and nothing was recognised."""
+        if self.held or self.sides[0].passed or self.sides[1].passed:
+            self.tally["kind_other"] += 1
+        self.give_up("other_bytes")
+
+    def refuse(self) -> None:
+        """Too much is held by all probes."""
+        self._silent("other")
+
+
+class Demux:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._decoders: dict[Flow, FlowDecoder] = {}
+        self._ended: set[Flow] = set()  # one direction is over
+        self._held = 0
+
+    def feed(self, events: list[StreamEvent]) -> list[HttpEvent]:
+        out: list[HttpEvent] = []
+        decoders = self._decoders
+        for event in events:
+            flow = event.flow
+            decoder = decoders.get(flow)
+            if isinstance(decoder, Conversation) and isinstance(event, Data):  # common case
+                decoder.data(event, out)
+                continue
+            if decoder is None:
+                decoder = decoders[flow] = Probe(flow, self._ledger)
+            if isinstance(decoder, Probe):
+                self._probe(decoder, event, out)
+            else:
+                _dispatch(decoder, event, out)
+            if isinstance(event, End):
+                self._end(flow)
+        return out
+
+    def _probe(self, probe: Probe, event: StreamEvent, out: list[HttpEvent]) -> None:
+        before = probe.held
+        _dispatch(probe, event, out)
+        if probe.verdict is None and self._held + probe.held - before > PROBE_MEMORY:
+            probe.refuse()
+        self._held += (probe.held if probe.verdict is None else 0) - before
+        if probe.verdict is not None:
+            self._decoders[probe.flow] = probe.verdict
+
+    def _end(self, flow: Flow) -> None:
+        if flow not in self._ended:
+            self._ended.add(flow)
+            return
+        self._ended.discard(flow)
+        decoder = self._decoders.pop(flow)
+        if isinstance(decoder, Probe):
+            self._held -= decoder.held
+            decoder.over()
+
+
+def _dispatch(decoder: FlowDecoder, event: StreamEvent, out: list[HttpEvent]) -> None:
+    if isinstance(event, Data):
+        decoder.data(event, out)
+    elif isinstance(event, Gap):
+        decoder.gap(event, out)
+    else:
+        decoder.end(event, out)

@@ -1,0 +1,183 @@
+"""One HTTP/1 connection: two directions of messages, and which response answers which request.
+
+Contract: events per message are ``Request Body* EndOfMessage`` and ``Response Body* EndOfMessage``;
+both carry the number of their exchange. Every request gets an EndOfMessage on the response side, with a
+Response before it or, unanswered, without.
+
+Pairing is by order (RFC 9112 §9.3.2) as long as no message boundary was lost. After that order proves
+nothing, and the acknowledgment numbers decide: a request whose sender had received exactly the octets
+before a response is the one that it answers, provided the client was never seen to send a request
+before the previous response was over. Without that proof a response is an orphan.
+
+The same numbers find the next message boundary after a hole: where one side spoke, it had received
+whole messages, so the octet after the last one that it had acknowledged starts the next message.
+Only where the other direction was not captured at all, a start line at the front of a segment must do.
+
+Bounds: ``PIPELINE`` requests waiting for responses (nginx closes after keepalive_requests 1000).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Final
+
+from appliance.decoders.base import FlowDecoder
+from appliance.decoders.http1.framing import NONE, TUNNEL, request_framing, response_framing
+from appliance.decoders.http1.head import TOKEN
+from appliance.decoders.http1.reader import Reader
+from appliance.ledger import Ledger
+from appliance.model import (
+    REQUEST,
+    RESPONSE,
+    Data,
+    End,
+    EndOfMessage,
+    Flow,
+    Gap,
+    Head,
+    HttpEvent,
+    Request,
+    Response,
+)
+
+PIPELINE: Final = 1024
+
+_START: Final = (
+    re.compile(rb"%s [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n" % TOKEN),
+    re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]"),
+)
+
+
+class Asked:
+    """A request that waits for its response."""
+
+    __slots__ = ("acked", "method", "stream")
+
+    def __init__(self, stream: int, method: bytes, acked: int) -> None:
+        self.stream = stream
+        self.method = method
+        self.acked = acked  # position in the responses up to which its sender had them
+
+
+class Conversation(FlowDecoder):
+    def __init__(self, flow: Flow, ledger: Ledger, client: int, lost: tuple[bool, bool]) -> None:
+        """``client``: the side that sends requests. ``lost``: sides that do not start at a boundary."""
+        super().__init__(flow, ledger, "http_unframed_bytes")
+        self.asked: deque[Asked] = deque()
+        self.streams = 0
+        self.unordered = lost[0] or lost[1]  # order proves nothing
+        self.pipelined = False
+        self.readers = (
+            Reader(self, 0, REQUEST if client == 0 else RESPONSE, lost=lost[0]),
+            Reader(self, 1, REQUEST if client == 1 else RESPONSE, lost=lost[1]),
+        )
+
+    # -- stream events
+
+    def data(self, event: Data, out: list[HttpEvent]) -> None:
+        reader = self.readers[event.side]
+        reader.acked = event.acked
+        reader.seen = True
+        if reader.lost:
+            self._resume(reader, event, out)
+        else:  # common case
+            reader.data(event.payload, 0, event.offset, event.ts, out)
+
+    def gap(self, event: Gap, out: list[HttpEvent]) -> None:
+        self.readers[event.side].gap(event.length, event.truncated, event.ts, out)
+
+    def end(self, event: End, out: list[HttpEvent]) -> None:
+        reader = self.readers[event.side]
+        reader.end(event.reason.value, event.ts, out)
+        other = self.readers[1 - event.side]
+        if reader.kind == RESPONSE or other.ended:
+            reason = "gap" if self.unordered else event.reason.value
+            while self.asked:
+                self._unanswered(self.asked.popleft(), reason, event.ts, out)
+
+    def _resume(self, reader: Reader, event: Data, out: list[HttpEvent]) -> None:
+        """Look for a message boundary in a direction that has lost its own."""
+        other = self.readers[1 - reader.side]
+        size = len(event.payload)
+        at = other.acked - event.offset
+        if 0 <= at < size:
+            proven = True
+        elif not other.seen and _START[reader.kind].match(event.payload):
+            at = 0
+            proven = False
+        else:
+            self.tally["http_unframed_bytes"] += size
+            return
+        self.tally["http_unframed_bytes"] += at
+        reader.resume(proven)
+        reader.data(event.payload, at, event.offset, event.ts, out)
+
+    # -- messages, called by the readers
+
+    def request(self, reader: Reader, head: Head, out: list[HttpEvent]) -> tuple[int, int, int, list[str]]:
+        """A request's head is whole: (stream, framing mode, length, flaws)."""
+        self.streams += 1
+        stream = self.streams
+        answering = self.readers[1 - reader.side].stream
+        if (self.asked or answering) and not self.unordered:
+            self.pipelined = True
+        self.asked.append(Asked(stream, head.start[0], reader.head_acked))
+        self.tally["requests"] += 1
+        out.append(Request(self.flow, stream, reader.head_ts, head, reader.side))
+        if len(self.asked) > PIPELINE:
+            self._unanswered(self.asked.popleft(), "limit", reader.head_ts, out)
+            self.unordered = True
+        mode, length, flaws = request_framing(head)
+        return stream, mode, length, flaws
+
+    def response(self, reader: Reader, head: Head, out: list[HttpEvent]) -> tuple[int, int, int, list[str]]:
+        """A response's head is whole: (stream, framing mode, length, flaws)."""
+        status = int(head.start[1])
+        flaws: list[str] = []
+        asked = self._answers(reader, flaws, out)
+        if asked is None:
+            self.streams += 1
+            stream = self.streams
+            flaws.append("orphan")
+        else:
+            stream = asked.stream
+        interim = 100 <= status < 200 and status != 101  # noqa: PLR2004
+        if interim and asked is None:
+            stream = 0  # belongs to no exchange
+        elif not interim and asked is not None:
+            self.asked.popleft()
+        self.tally["interim_responses" if interim else "responses"] += 1
+        if stream:
+            out.append(Response(self.flow, stream, reader.head_ts, head, reader.side, status, interim))
+        if interim:
+            return 0, NONE, 0, []
+        mode, length, framing = response_framing(head, status, asked.method if asked else b"")
+        if mode == TUNNEL:
+            self._silence(out)
+        return stream, mode, length, flaws + framing
+
+    def _answers(self, reader: Reader, flaws: list[str], out: list[HttpEvent]) -> Asked | None:
+        """The request that the response at hand answers; None: an orphan."""
+        asked = self.asked
+        if not self.unordered:  # common case
+            return asked[0] if asked else None
+        if self.pipelined or reader.head_offset < 0:
+            return None
+        for n, one in enumerate(asked):
+            if one.acked == reader.head_offset:
+                for _ in range(n):
+                    self._unanswered(asked.popleft(), "gap", reader.head_ts, out)
+                self.unordered = False
+                flaws.append("resynchronised")
+                return one
+        return None
+
+    def _unanswered(self, asked: Asked, reason: str, ts: int, out: list[HttpEvent]) -> None:
+        out.append(EndOfMessage(self.flow, asked.stream, RESPONSE, ts, False, ["unanswered-" + reason]))
+
+    def _silence(self, out: list[HttpEvent]) -> None:
+        """After CONNECT or 101 the connection speaks something else (RFC 9110 §7.8, §9.3.6)."""
+        for reader in self.readers:
+            if reader.kind == REQUEST:
+                reader.silence(out)

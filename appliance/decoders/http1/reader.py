@@ -1,0 +1,454 @@
+"""One direction of an HTTP/1 connection: octets in order -> heads, bodies, ends.
+
+Contract: the messages' boundaries are ours (framing.py); a hole of known length inside a body is counted
+and stepped over, a hole that may hide a boundary ends the message and the direction is ``lost`` until
+its conversation finds a boundary again. Every octet is counted once: head, body, framing, held,
+unframed, cut head or tunnel.
+
+Bounds: a head ``HEAD_LIMIT`` (Envoy's largest is 8 MiB, nginx's default 32 KiB, Node's 16 KiB), a line of
+chunked coding ``LINE_LIMIT``, a trailer section ``TRAILER_LIMIT``; beyond them the octets are no HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NONE, TUNNEL
+from appliance.decoders.http1.head import TOKEN, request_head, response_head
+from appliance.flaws import flaw
+from appliance.model import REQUEST, Body, EndOfMessage, Head, HttpEvent
+
+if TYPE_CHECKING:
+    from appliance.decoders.http1.conversation import Conversation
+
+HEAD_LIMIT: Final = 256 << 10
+LINE_LIMIT: Final = 16 << 10
+TRAILER_LIMIT: Final = 64 << 10
+
+# States; the first five are indices of STEPS.
+HEAD: Final = 0
+FIXED: Final = 1
+CHUNK_LINE: Final = 2
+CHUNK_DATA: Final = 3
+CHUNK_END: Final = 4
+TRAILER: Final = 5
+UNTIL_CLOSE: Final = 6
+SILENT: Final = 7
+LOST: Final = 8
+
+_BLANK = re.compile(rb"\n\r?\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?(\r?)\n")
+_REQUEST_START = re.compile(rb"%s[ \t]" % TOKEN)
+_METHOD = re.compile(TOKEN)
+METHOD_LIMIT: Final = 64
+
+
+class Reader:
+    __slots__ = (
+        "acked",
+        "buffer",
+        "conv",
+        "ended",
+        "flaws",
+        "head_acked",
+        "head_offset",
+        "head_ts",
+        "kind",
+        "lost",
+        "missing",
+        "need",
+        "proven",
+        "scanned",
+        "seen",
+        "side",
+        "state",
+        "stream",
+        "truncated",
+        "ts",
+    )
+
+    def __init__(self, conv: Conversation, side: int, kind: int, *, lost: bool) -> None:
+        self.conv = conv
+        self.side = side
+        self.kind = kind
+        self.state = LOST if lost else HEAD
+        self.lost = lost
+        self.proven = True
+        self.seen = False
+        self.ended = False
+        self.acked = -1  # what this side had of the other when it last spoke
+        self.ts = 0
+        self.buffer = bytearray()  # of a head, a chunk line or a trailer that is not whole
+        self.scanned = 0
+        self.need = 0  # octets to come in FIXED and CHUNK_DATA
+        self.stream = 0  # of the message at hand; 0: none
+        self.flaws: list[str] = []
+        self.missing = 0  # octets of its body that are known to lack
+        self.truncated = 0  # of these, cut by the capture
+        self.head_ts = 0
+        self.head_offset = -1
+        self.head_acked = -1
+
+    def data(self, payload: bytes, at: int, offset: int, ts: int, out: list[HttpEvent]) -> None:
+        """``payload[at:]`` comes next; ``offset`` is the position of ``payload[0]``."""
+        self.ts = ts
+        size = len(payload)
+        while at < size:
+            if self.state == HEAD:  # common case
+                at = self._head(payload, at, offset, out)
+            elif self.state == FIXED:
+                at = self._fixed(payload, at, offset, out)
+            else:
+                at = STEPS[self.state](self, payload, at, offset, out)
+
+    # -- one step each: returns where the next one starts
+
+    def _head(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        buffer = self.buffer
+        if buffer:
+            return self._head_goes_on(payload, at, out)
+        end = payload.find(b"\n\r\n", at)
+        if end >= 0 and payload[at] > 32 and payload.find(b"\n\n", at, end) < 0:  # noqa: PLR2004
+            self._note_start(at, offset)  # common case: whole, in one segment, no blank lines before it
+            stop = end - 1 if payload[end - 1] == 13 else end  # noqa: PLR2004
+            self._whole_head(payload[at:stop], end + 3 - at, out)
+            return end + 3
+        blank = at
+        while blank < len(payload) and payload[blank] in b"\r\n":
+            blank += 1  # RFC 9112 §2.2
+        self.conv.tally["http_framing_bytes"] += blank - at
+        if blank < len(payload):
+            self._note_start(blank, offset)
+            return self._head_goes_on(payload, blank, out)
+        return blank
+
+    def _note_start(self, at: int, offset: int) -> None:
+        self.head_ts = self.ts
+        self.head_offset = offset + at
+        self.head_acked = self.acked
+
+    def _head_goes_on(self, payload: bytes, at: int, out: list[HttpEvent]) -> int:
+        """A head split over segments, or one with bare LF."""
+        buffer = self.buffer
+        before = len(buffer)
+        buffer += payload[at:]
+        self.conv.tally["http_held_bytes"] += len(payload) - at
+        match = _BLANK.search(buffer, max(self.scanned - 2, 0))
+        if match is None or match.end() > HEAD_LIMIT:
+            if len(buffer) > HEAD_LIMIT or not self._plausible():
+                self._lose()
+            self.scanned = len(self.buffer)
+            return len(payload)
+        raw = bytes(buffer[: match.start()]).removesuffix(b"\r")
+        at += match.end() - before
+        self.conv.tally["http_held_bytes"] -= len(buffer)
+        self._drop_buffer()
+        self._whole_head(raw, match.end(), out)
+        return at
+
+    def _plausible(self) -> bool:
+        """The octets so far may become a head."""
+        buffer = self.buffer
+        if self.kind == REQUEST:
+            if len(buffer) <= METHOD_LIMIT and _METHOD.fullmatch(buffer):
+                return True
+            if not _REQUEST_START.match(buffer, 0, METHOD_LIMIT + 1):
+                return False
+        elif buffer[:7].upper() != b"HTTP/1."[: len(buffer)]:
+            return False
+        line = buffer.find(b"\n", self.scanned)
+        if line < 0 or buffer.find(b"\n", 0, self.scanned) >= 0:
+            return True  # no whole line yet, or looked at before
+        parse = request_head if self.kind == REQUEST else response_head
+        return parse(bytes(buffer[:line]).removesuffix(b"\r"), 0) is not None
+
+    def _whole_head(self, raw: bytes, size: int, out: list[HttpEvent]) -> None:
+        head = request_head(raw, size) if self.kind == REQUEST else response_head(raw, size)
+        if head is None:
+            self.conv.tally["http_unframed_bytes"] += size
+            self._lose()
+            return
+        self.conv.tally["http_head_bytes"] += size
+        self._begin(head, out)
+
+    def _begin(self, head: Head, out: list[HttpEvent]) -> None:
+        conv = self.conv
+        stream, mode, length, flaws = (
+            conv.request(self, head, out) if self.kind == REQUEST else conv.response(self, head, out)
+        )
+        if not stream:  # interim: the next head follows
+            return
+        self.stream = stream
+        self.missing = 0
+        self.truncated = 0
+        self.flaws = head.flaws + flaws if head.flaws or flaws else []
+        if not self.proven:
+            self.flaws.append("resynchronised")
+            self.proven = True
+        if mode == LENGTH and length:
+            self.state = FIXED
+            self.need = length
+        elif mode in {NONE, LENGTH}:
+            self._finish(out, complete=True)
+        elif mode == CHUNKED:
+            self.state = CHUNK_LINE
+        elif mode == CLOSE:
+            self.state = UNTIL_CLOSE
+        elif mode == TUNNEL:
+            self._finish(out, complete=True)
+            self.state = SILENT
+        else:
+            self._finish(out, complete=False)
+            self._lose()
+
+    def _fixed(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        size = len(payload) - at
+        if size < self.need:  # common case in a long body
+            self.need -= size
+            self._body(payload[at:] if at else payload, out)
+            return len(payload)
+        end = at + self.need
+        self._body(payload[at:end], out)
+        self.need = 0
+        self._finish(out, complete=not self.missing)
+        return end
+
+    def _body(self, data: bytes, out: list[HttpEvent]) -> None:
+        self.conv.tally["http_body_bytes"] += len(data)
+        out.append(Body(self.conv.flow, self.stream, self.kind, data))
+
+    def _chunk_line(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        line, at = self._line(payload, at, LINE_LIMIT)
+        if line is None:
+            if len(self.buffer) > LINE_LIMIT:
+                self._break("chunk-malformed", out)
+            return at
+        match = _CHUNK.fullmatch(line)
+        if match is None:
+            self._break("chunk-malformed", out)
+            return at
+        if not match[2]:
+            self._note("bare-lf")
+        self.need = int(match[1], 16)
+        self.state = CHUNK_DATA if self.need else TRAILER
+        return at
+
+    def _chunk_data(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        part = payload[at : at + self.need]
+        self._body(part, out)
+        self.need -= len(part)
+        if not self.need:
+            self.state = CHUNK_END
+        return at + len(part)
+
+    def _chunk_end(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        line, at = self._line(payload, at, 2)
+        if line is None:
+            if len(self.buffer) > 1:
+                self._break("chunk-malformed", out)
+            return at
+        if line == b"\r\n" or line == b"\n":
+            if line == b"\n":
+                self._note("bare-lf")
+            self.state = CHUNK_LINE
+        else:
+            self._break("chunk-malformed", out)
+        return at
+
+    def _trailer(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        """RFC 9112 §7.1.2: fields up to a blank line; their octets are framing."""
+        line, at = self._line(payload, at, TRAILER_LIMIT)
+        if line is None:
+            if len(self.buffer) > TRAILER_LIMIT:
+                self._break("trailer-too-large", out)
+            return at
+        self.need += len(line)
+        if line in (b"\r\n", b"\n"):
+            self.need = 0
+            self._finish(out, complete=not self.missing)
+        elif self.need > TRAILER_LIMIT:
+            self._break("trailer-too-large", out)
+        return at
+
+    def _line(self, payload: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
+        """The next line with its end, or None and what there is of it is held."""
+        tally = self.conv.tally
+        stop = payload.find(b"\n", at, at + limit + 1)
+        buffer = self.buffer
+        if stop >= 0 and not buffer:  # common case
+            tally["http_framing_bytes"] += stop + 1 - at
+            return payload[at : stop + 1], stop + 1
+        if stop < 0:
+            buffer += payload[at : at + limit + 1]
+            taken = min(len(payload) - at, limit + 1)
+            tally["http_held_bytes"] += taken
+            return None, at + taken
+        line = bytes(buffer) + payload[at : stop + 1]
+        tally["http_held_bytes"] -= len(buffer)
+        tally["http_framing_bytes"] += len(line)
+        self._drop_buffer()
+        return line, stop + 1
+
+    def _until_close(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        self._body(payload[at:] if at else payload, out)
+        return len(payload)
+
+    def _silent(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        self.conv.tally["tunnel_bytes"] += len(payload) - at
+        return len(payload)
+
+    def _skip(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        self.conv.tally["http_unframed_bytes"] += len(payload) - at
+        return len(payload)
+
+    # -- holes and ends
+
+    def gap(self, length: int | None, truncated: bool, ts: int, out: list[HttpEvent]) -> None:
+        self.ts = ts
+        state = self.state
+        if state in {SILENT, LOST}:
+            return
+        name = "truncated" if truncated else "gap"
+        if length is None:
+            self._note(name)
+        elif state in {FIXED, CHUNK_DATA}:
+            inside = min(length, self.need)
+            self._lack(inside, truncated)
+            self.need -= inside
+            if inside == length:
+                if self.need == 0:
+                    self._after_gap(state, out)
+                return
+        elif state == UNTIL_CLOSE:
+            self._lack(length, truncated)
+            return
+        elif self.stream:
+            self._lack(length, truncated)
+        elif self.buffer:
+            self._cut_head(name, length, out)
+        if self.stream:
+            self._finish(out, complete=False)
+        self._lose()
+
+    def _lack(self, octets: int, truncated: bool) -> None:
+        self.missing += octets
+        if truncated:
+            self.truncated += octets
+
+    def _after_gap(self, state: int, out: list[HttpEvent]) -> None:
+        if state == FIXED:
+            self._finish(out, complete=False)
+        else:
+            self.state = CHUNK_END
+
+    def end(self, reason: str, ts: int, out: list[HttpEvent]) -> None:
+        self.ts = ts
+        self.ended = True
+        if self.stream:
+            self._release("http_unframed_bytes")
+            if self.state == UNTIL_CLOSE and reason == "fin":
+                self._finish(out, complete=not self.missing)
+            else:
+                self._note("unfinished-" + reason, self.need if self.state == FIXED else -1)
+                self._finish(out, complete=False)
+        elif self.buffer:
+            self._cut_head("unfinished-" + reason, -1, out)
+        self._release("http_cut_head_bytes")
+        if self.state != SILENT:
+            self.state = LOST
+
+    def _cut_head(self, name: str, octets: int, out: list[HttpEvent]) -> None:
+        """Use what is there of a head whose rest is missing, if its first line is whole."""
+        raw = bytes(self.buffer)
+        stop = raw.rfind(b"\n")
+        if stop < 0:
+            return
+        kind = self.kind
+        raw = raw[:stop].removesuffix(b"\r")
+        head = request_head(raw, stop + 1) if kind == REQUEST else response_head(raw, stop + 1)
+        if head is None:
+            return
+        tally = self.conv.tally
+        tally["http_held_bytes"] -= len(self.buffer)
+        tally["http_head_bytes"] += stop + 1
+        tally["http_cut_head_bytes"] += len(self.buffer) - stop - 1
+        self._drop_buffer()
+        conv = self.conv
+        stream, _, _, flaws = conv.request(self, head, out) if kind == REQUEST else conv.response(self, head, out)
+        if stream:
+            self.stream = stream
+            self.missing = 0
+            self.flaws = [*head.flaws, *(f for f in flaws if f in {"orphan", "resynchronised"})]
+            self._note("head-cut")
+            self._note(name, octets)
+            self._finish(out, complete=False)
+
+    def silence(self, out: list[HttpEvent]) -> None:
+        """What comes from now on is no HTTP."""
+        self._release("tunnel_bytes")
+        if self.stream:
+            self._finish(out, complete=False)
+        self.lost = False
+        self.state = SILENT
+
+    def resume(self, proven: bool) -> None:
+        self.lost = False
+        self.proven = proven
+        self.state = HEAD
+
+    def _break(self, name: str, out: list[HttpEvent]) -> None:
+        self._note(name)
+        self._release("http_unframed_bytes")
+        self._finish(out, complete=False)
+        self._lose()
+
+    def _lose(self) -> None:
+        self._release("http_cut_head_bytes")
+        if self.state != SILENT:
+            self.state = LOST
+            self.lost = True
+            self.conv.unordered = True
+
+    def _release(self, name: str) -> None:
+        """What is held will not become anything."""
+        held = len(self.buffer)
+        if held:
+            self.conv.tally["http_held_bytes"] -= held
+            self.conv.tally[name] += held
+            self._drop_buffer()
+
+    def _finish(self, out: list[HttpEvent], *, complete: bool) -> None:
+        if self.missing:
+            if self.missing > self.truncated:
+                self._note("gap", self.missing - self.truncated)
+            if self.truncated:
+                self._note("truncated", self.truncated)
+        out.append(EndOfMessage(self.conv.flow, self.stream, self.kind, self.ts, complete, self.flaws))
+        self.stream = 0
+        self.flaws = []
+        self.state = HEAD
+
+    def _note(self, name: str, octets: int = -1) -> None:
+        text = flaw(self.kind, name, octets)
+        if text not in self.flaws:
+            self.flaws = [*self.flaws, text]
+
+    def _drop_buffer(self) -> None:
+        self.buffer = bytearray()
+        self.scanned = 0
+
+
+Step = Callable[[Reader, bytes, int, int, "list[HttpEvent]"], int]
+STEPS: Final[tuple[Step, ...]] = (
+    Reader._head,  # noqa: SLF001
+    Reader._fixed,  # noqa: SLF001
+    Reader._chunk_line,  # noqa: SLF001
+    Reader._chunk_data,  # noqa: SLF001
+    Reader._chunk_end,  # noqa: SLF001
+    Reader._trailer,  # noqa: SLF001
+    Reader._until_close,  # noqa: SLF001
+    Reader._silent,  # noqa: SLF001
+    Reader._skip,  # noqa: SLF001
+)

@@ -1,0 +1,57 @@
+"""What a connection speaks, from the first octets of one direction.
+
+Contract: ``recognise`` answers for a prefix that starts where a message may start. MORE: not to be told
+yet. The answer never depends on ports. It does not change with more octets, except from MORE.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from appliance.decoders.http1.head import request_head, response_head
+from appliance.decoders.http1.reader import METHOD_LIMIT
+from appliance.decoders.http1.head import TOKEN
+
+MORE: Final = 0
+HTTP1_REQUEST: Final = 1
+HTTP1_RESPONSE: Final = 2
+TLS: Final = 3
+SSH: Final = 4
+HTTP2: Final = 5
+OTHER: Final = 6
+
+PREFIX_LIMIT: Final = 64 << 10  # octets of a request line; nginx allows 32 KiB, Apache 8 KiB
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4
+_TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")  # RFC 8446 §5.1: content type, legacy version
+_REQUEST_START = re.compile(rb"%s[ \t]" % TOKEN)
+_METHOD = re.compile(TOKEN)
+_STATUS = b"HTTP/1."
+
+
+def recognise(prefix: bytes) -> int:
+    """One of the names above, for a non-empty prefix."""
+    text = prefix.lstrip(b"\r\n")[:PREFIX_LIMIT]
+    if not text:
+        return MORE if len(prefix) < PREFIX_LIMIT else OTHER
+    if _TLS.match(text):
+        return TLS
+    if text[:4] == b"SSH-":
+        return SSH
+    if text[:16] == _PREFACE:
+        return HTTP2
+    line, end, _ = text.partition(b"\n")
+    if text[:7].upper() == _STATUS[: len(text)]:
+        return _whole(HTTP1_RESPONSE, line, end, text)
+    if not (_REQUEST_START.match(text, 0, METHOD_LIMIT + 1) or _METHOD.fullmatch(text, 0, METHOD_LIMIT)):
+        return MORE if len(text) < 3 and b"\x14" <= text[:1] <= b"\x17" else OTHER  # noqa: PLR2004
+    return _whole(HTTP1_REQUEST, line, end, text)
+
+
+def _whole(kind: int, line: bytes, end: bytes, text: bytes) -> int:
+    """The first line decides, once it is whole."""
+    if not end:
+        return MORE if len(text) < PREFIX_LIMIT else OTHER
+    parse = request_head if kind == HTTP1_REQUEST else response_head
+    return kind if parse(line.removesuffix(b"\r"), 0) is not None else OTHER

@@ -1,0 +1,192 @@
+"""Every reason for which something may be lost or set aside, by name, and the tally.
+
+Contract: a stage counts each thing it takes in and each thing it lets go, once, under a name of the
+table below; an unknown name is a programming error (KeyError). The identities at the end hold
+between any two calls into the pipeline, not only at the end: what is still held is counted too.
+
+The table is the documentation: docs/ledger.md is generated from it (``make docs``).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    unit: str
+    lost: bool  # something that the user may have wanted did not come out
+    meaning: str
+
+
+TABLE: Final[dict[str, Entry]] = {
+    # -- frames: source -> segments
+    "frames": Entry("frames", False, "read from the sources"),
+    "segments": Entry("frames", False, "TCP segments handed to reassembly"),
+    "frame_not_ip": Entry("frames", False, "neither IPv4 nor IPv6 inside (ARP, LLDP, ...)"),
+    "frame_not_tcp": Entry("frames", False, "IP, but not TCP (UDP, ICMP, SCTP, ...)"),
+    "frame_vni_not_selected": Entry("frames", False, "VNI excluded by SNIFFER_MIRROR_VNIS"),
+    "frame_port_not_selected": Entry("frames", False, "no port of APP_PORTS"),
+    "frame_link_unknown": Entry("frames", True, "link type that is not decoded"),
+    "frame_tunnel_unsupported": Entry(
+        "frames", True, "inside a tunnel that is not decoded (MPLS, PPPoE, ERSPAN, ...)"
+    ),
+    "frame_too_nested": Entry("frames", True, "more tunnels or tags inside each other than allowed"),
+    "frame_cut": Entry("frames", True, "cut before the end of the TCP header"),
+    "frame_malformed": Entry("frames", True, "header fields contradict each other"),
+    "fragment_merged": Entry("frames", False, "IP fragments beyond the first of a whole datagram"),
+    "fragment_held": Entry("frames", False, "IP fragments waiting for the others"),
+    "fragment_duplicate": Entry("frames", False, "IP fragments whose octets were there already"),
+    "fragment_expired": Entry("frames", True, "IP fragments whose others never came"),
+    "fragment_evicted": Entry("frames", True, "IP fragments given up to stay within the limits"),
+    "fragment_malformed": Entry("frames", True, "IP fragments that contradict each other"),
+    # -- octets of segments: segments -> streams
+    "segment_bytes": Entry("bytes", False, "TCP payload in segments, as captured"),
+    "stream_bytes": Entry("bytes", False, "delivered to the decoders, in order, once"),
+    "segment_held_bytes": Entry("bytes", False, "waiting for the octets before them"),
+    "segment_duplicate_bytes": Entry("bytes", False, "retransmitted or overlapping: the first copy won"),
+    "segment_late_bytes": Entry("bytes", True, "came after their place was given up or the end"),
+    "segment_implausible_bytes": Entry("bytes", True, "far outside the connection's window"),
+    "segment_evicted_bytes": Entry("bytes", True, "held by a connection that had to be given up"),
+    # -- what the streams lack
+    "gaps": Entry("gaps", True, "holes in a direction that were given up"),
+    "gap_bytes": Entry("bytes", True, "octets in holes of known length"),
+    "gap_acked_bytes": Entry("bytes", True, "of these, acknowledged by the peer: lost by the capture"),
+    "gap_truncated_bytes": Entry("bytes", True, "of these, cut off captured packets (snap length, MTU)"),
+    "midstream": Entry("directions", False, "directions joined after their beginning"),
+    # -- connections
+    "flows": Entry("connections", False, "connections seen"),
+    "flow_open": Entry("connections", False, "connections not over yet"),
+    "flow_fin": Entry("connections", False, "closed by both sides"),
+    "flow_rst": Entry("connections", False, "reset"),
+    "flow_idle": Entry("connections", False, "silent for longer than SNIFFER_FLOW_IDLE_SECONDS"),
+    "flow_reused": Entry("connections", False, "replaced by a new connection with the same addresses"),
+    "flow_evicted": Entry("connections", True, "given up to stay within SNIFFER_MAX_FLOWS"),
+    "flow_shutdown": Entry("connections", False, "open when the capture ended"),
+    # -- octets of streams: streams -> HTTP
+    "http_head_bytes": Entry("bytes", False, "in heads of requests and responses"),
+    "http_body_bytes": Entry("bytes", False, "in bodies, chunked coding removed"),
+    "http_framing_bytes": Entry("bytes", False, "chunked coding, trailers and blank lines between messages"),
+    "http_held_bytes": Entry("bytes", False, "of a head or chunk line that is not whole yet"),
+    "http_unframed_bytes": Entry("bytes", True, "between a gap or damage and the next message boundary"),
+    "http_cut_head_bytes": Entry("bytes", True, "of heads that a gap, an end or a limit left unusable"),
+    "tls_bytes": Entry("bytes", True, "of TLS connections: mirror behind TLS termination"),
+    "ssh_bytes": Entry("bytes", False, "of SSH connections"),
+    "http2_bytes": Entry("bytes", True, "of HTTP/2 connections"),
+    "other_bytes": Entry("bytes", False, "of connections that speak something else"),
+    "tunnel_bytes": Entry("bytes", False, "after CONNECT or 101 Switching Protocols"),
+    "probe_held_bytes": Entry("bytes", False, "of connections not recognised yet"),
+    # -- connections by what they speak
+    "kind_http1": Entry("connections", False, "recognised as HTTP/1"),
+    "kind_tls": Entry("connections", True, "recognised as TLS"),
+    "kind_ssh": Entry("connections", False, "recognised as SSH"),
+    "kind_http2": Entry("connections", True, "recognised as HTTP/2"),
+    "kind_other": Entry("connections", False, "carry something else, or too little to tell"),
+    # -- messages -> exchanges
+    "requests": Entry("requests", False, "heads of requests decoded"),
+    "responses": Entry("responses", False, "heads of final responses decoded"),
+    "interim_responses": Entry("responses", False, "1xx responses before a final one"),
+    "exchanges": Entry("exchanges", False, "API calls that came out"),
+    "exchange_open": Entry("exchanges", False, "waiting for their response or its end"),
+    "exchange_answered": Entry("exchanges", False, "with request and response"),
+    "exchange_unanswered": Entry("exchanges", True, "request without response"),
+    "exchange_orphan": Entry("exchanges", True, "response without request"),
+    "exchange_incomplete": Entry("exchanges", True, "of all: octets of a body or head are missing"),
+    "exchange_evicted": Entry("exchanges", True, "of all: given up unfinished to stay within the limits"),
+    "http_event_late": Entry("events", True, "for an exchange that had been given up"),
+    "body_kept_bytes": Entry("bytes", False, "of bodies, kept"),
+    "body_over_limit_bytes": Entry("bytes", True, "of bodies, beyond USAGE_LOGGERS_BODY_LIMIT"),
+    "body_over_memory_bytes": Entry("bytes", True, "of bodies, beyond SNIFFER_EXCHANGE_MEMORY"),
+    "body_late_bytes": Entry("bytes", True, "of bodies whose exchange had been given up"),
+}
+
+IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
+    (
+        ("frames",),
+        (
+            "segments",
+            "frame_not_ip",
+            "frame_not_tcp",
+            "frame_vni_not_selected",
+            "frame_port_not_selected",
+            "frame_link_unknown",
+            "frame_tunnel_unsupported",
+            "frame_too_nested",
+            "frame_cut",
+            "frame_malformed",
+            "fragment_merged",
+            "fragment_held",
+            "fragment_duplicate",
+            "fragment_expired",
+            "fragment_evicted",
+            "fragment_malformed",
+        ),
+    ),
+    (
+        ("segment_bytes",),
+        (
+            "stream_bytes",
+            "segment_held_bytes",
+            "segment_duplicate_bytes",
+            "segment_late_bytes",
+            "segment_implausible_bytes",
+            "segment_evicted_bytes",
+        ),
+    ),
+    (
+        ("flows",),
+        (
+            "flow_open",
+            "flow_fin",
+            "flow_rst",
+            "flow_idle",
+            "flow_reused",
+            "flow_evicted",
+            "flow_shutdown",
+        ),
+    ),
+    (
+        ("stream_bytes",),
+        (
+            "http_head_bytes",
+            "http_body_bytes",
+            "http_framing_bytes",
+            "http_held_bytes",
+            "http_unframed_bytes",
+            "http_cut_head_bytes",
+            "tls_bytes",
+            "ssh_bytes",
+            "http2_bytes",
+            "other_bytes",
+            "tunnel_bytes",
+            "probe_held_bytes",
+        ),
+    ),
+    (
+        ("http_body_bytes",),
+        ("body_kept_bytes", "body_over_limit_bytes", "body_over_memory_bytes", "body_late_bytes"),
+    ),
+    (("exchanges",), ("exchange_answered", "exchange_unanswered", "exchange_orphan")),
+)
+
+
+class Ledger:
+    """The tally of one pipeline. Not for use from several threads."""
+
+    __slots__ = ("tally",)
+
+    def __init__(self) -> None:
+        self.tally: dict[str, int] = dict.fromkeys(TABLE, 0)
+
+    def count(self, name: str, n: int = 1) -> None:
+        self.tally[name] += n
+
+    def unbalanced(self) -> list[str]:
+        """The identities that do not hold, as text; empty when the ledger adds up."""
+        faults = []
+        for left, right in IDENTITIES:
+            a = sum(self.tally[name] for name in left)
+            b = sum(self.tally[name] for name in right)
+            if a != b:
+                faults.append(f"{' + '.join(left)} = {a}, but {' + '.join(right)} = {b}")
+        negative = [f"{name} = {n}" for name, n in self.tally.items() if n < 0]
+        return faults + negative

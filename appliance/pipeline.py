@@ -1,0 +1,69 @@
+"""The order of the stages, and nothing else: frames in, exchanges out.
+
+Contract: pure. The same frames give the same exchanges, however they are batched; the ledger adds up
+after every call. Bounds are those of the stages; ``PipelineOptions`` names them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.decoders.demux import Demux
+from appliance.exchange import Pairer
+from appliance.ledger import Ledger
+from appliance.model import NANOSECONDS, Frame, HttpExchange
+from appliance.packet.decode import PacketDecoder
+from appliance.packet.vni import VniSelection
+from appliance.stream.reassembly import Reassembler, StreamLimits
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    vnis: VniSelection | None = None  # None: all
+    ports: frozenset[int] | None = None  # None: any
+    body_limit: int = 1 << 20  # octets
+    flow_idle: int = 600 * NANOSECONDS
+    max_flows: int = 100_000
+    stream_buffer: int = 4 << 20  # octets
+    stream_memory: int = 256 << 20
+    gap_wait: int = 10 * NANOSECONDS
+    reorder_segments: int = 32
+    exchange_memory: int = 256 << 20
+
+
+class Pipeline:
+    def __init__(self, options: PipelineOptions, ledger: Ledger) -> None:
+        self.packets = PacketDecoder(ledger, options.vnis, options.ports)
+        self.streams = Reassembler(
+            ledger,
+            StreamLimits(
+                options.max_flows,
+                options.flow_idle,
+                options.stream_buffer,
+                options.stream_memory,
+                options.gap_wait,
+                options.reorder_segments,
+            ),
+        )
+        self.http = Demux(ledger)
+        self.pairs = Pairer(ledger, options.body_limit, options.exchange_memory)
+
+    def feed(self, frames: list[Frame]) -> list[HttpExchange]:
+        """A batch of frames; the last one's time is now."""
+        events = self.streams.feed(self.packets.feed(frames))
+        out = self.pairs.feed(self.http.feed(events)) if events else []
+        if frames:
+            out += self.tick(frames[-1].ts)
+        return out
+
+    def tick(self, now: int) -> list[HttpExchange]:
+        """Time passes without frames."""
+        self.packets.tick(now)
+        events = self.streams.tick(now)
+        return self.pairs.feed(self.http.feed(events)) if events else []
+
+    def close(self) -> list[HttpExchange]:
+        """The capture is over."""
+        self.packets.close()
+        out = self.pairs.feed(self.http.feed(self.streams.close()))
+        return out + self.pairs.close()

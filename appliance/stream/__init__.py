@@ -1,0 +1,1 @@
+"""Segment -> StreamEvent: TCP reassembly of connections seen from outside (RFC 9293)."""

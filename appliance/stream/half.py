@@ -1,0 +1,163 @@
+"""One direction of a connection: which octets are here, which wait, which are lacking.
+
+Contract: ``hold`` takes octets at any position, in any order, with any overlap; ``take`` gives them
+back in order, each once. Where copies overlap, the copy that arrived first wins, octet by octet.
+Positions are integers without wrap-around: 0 is the first octet after SYN; a direction joined in the
+middle starts near ``JOINED`` so that octets from before its first one stay positive.
+
+Bound: the connection's owner limits ``cost``, which charges ``OVERHEAD`` for each piece so that
+one-octet segments cannot cost a hundred times what they carry.
+"""
+
+from __future__ import annotations
+
+import bisect
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+from appliance.stream.serial import MASK, diff
+
+if TYPE_CHECKING:
+    from appliance.stream.connection import Connection
+
+JOINED: Final = 1 << 32
+OVERHEAD: Final = 256  # octets: a tuple, its integers and a bytes object (sys.getsizeof on CPython 3.11)
+
+Piece = tuple[int, int, bytes, int, int]
+"""(position, ts, payload, missing, acknowledgment number or -1)"""
+
+_position = itemgetter(0)
+
+
+class Half:
+    __slots__ = (
+        "acked",
+        "acked_n",
+        "acked_ts",
+        "anchored",
+        "conn",
+        "cost",
+        "delivered",
+        "ended",
+        "fin",
+        "first",
+        "held",
+        "hole_at",
+        "hole_n",
+        "hole_ts",
+        "lost",
+        "next",
+        "offset",
+        "peer",
+        "seen",
+        "side",
+        "started",
+    )
+
+    peer: Half
+
+    def __init__(self, conn: Connection, side: int) -> None:
+        self.conn = conn
+        self.side = side
+        self.anchored = False  # next and offset relate sequence numbers to positions
+        self.started = False  # next is the true place to go on from
+        self.next = 0  # sequence number of the next octet to deliver
+        self.offset = 0  # its position
+        self.first = -1  # position after SYN; -1: SYN was not captured
+        self.delivered = False
+        self.held: list[Piece] = []  # sorted, without overlap
+        self.cost = 0
+        self.fin = -1  # position of FIN
+        self.ended = False
+        self.seen = -1  # when this side last sent anything
+        self.acked = -1  # the highest position that the peer acknowledged
+        self.lost = (0, 0)  # the last hole given up: what comes for it now is late
+        # How long the front has been lacking; -1: it is not.
+        self.hole_at = -1
+        self.hole_ts = -1
+        self.hole_n = -1
+        self.acked_ts = -1
+        self.acked_n = -1
+
+    def position(self, seq: int) -> int:
+        return self.offset + diff(seq, self.next)
+
+    def anchor(self, seq: int) -> None:
+        """Relate positions to sequence numbers before the start is known."""
+        self.anchored = True
+        self.next = seq
+        self.offset = JOINED
+
+    def begin(self, seq: int) -> None:
+        """``seq`` is the first octet after SYN."""
+        if not self.anchored:
+            self.anchored = True
+            self.next = seq
+            self.offset = 0
+        elif not self.started:
+            self.offset = self.position(seq)
+            self.next = seq
+        if not self.started:
+            self.first = self.offset
+            self.started = True
+
+    def advance(self, n: int) -> None:
+        self.offset += n
+        self.next = (self.next + n) & MASK
+
+    def hold(self, piece: Piece) -> int:
+        """Keep what no earlier copy covers; the number of payload octets kept."""
+        position, ts, payload, missing, ack = piece
+        end = position + len(payload) + missing
+        if position < self.offset and self.started:
+            payload = payload[self.offset - position :]
+            position = self.offset
+        held = self.held
+        if not held or held[-1][0] + len(held[-1][2]) + held[-1][3] <= position:  # common case
+            if position >= end:
+                return 0
+            held.append((position, ts, payload, end - position - len(payload), ack))
+            self.cost += len(payload) + OVERHEAD
+            return len(payload)
+        kept = 0
+        at = bisect.bisect_right(held, position, key=_position)
+        if at:  # the piece before may reach into this one
+            before = held[at - 1]
+            reach = before[0] + len(before[2]) + before[3]
+            if reach > position:
+                payload = payload[reach - position :]
+                position = reach
+        while position < end:
+            limit = min(end, held[at][0]) if at < len(held) else end
+            if limit > position:
+                part = payload[: limit - position]
+                held.insert(at, (position, ts, part, limit - position - len(part), ack))
+                self.cost += len(part) + OVERHEAD
+                kept += len(part)
+                at += 1
+            if at == len(held):
+                break
+            reach = held[at][0] + len(held[at][2]) + held[at][3]
+            payload = payload[max(reach - position, 0) :]
+            position = max(reach, position)
+            at += 1
+        return kept
+
+    def ready(self) -> bool:
+        """The next octet is here."""
+        return self.started and bool(self.held) and self.held[0][0] <= self.offset
+
+    def take(self) -> Piece:
+        piece = self.held.pop(0)
+        self.cost -= len(piece[2]) + OVERHEAD
+        return piece
+
+    def lacking(self) -> int:
+        """Position of the end of the hole at the front; ``offset`` where there is none.
+
+        A tail of one number that the peer acknowledges and nothing follows is FIN, not an octet.
+        """
+        if self.held:
+            first = self.held[0][0]
+            return min(first, self.acked) if self.acked > self.offset else first
+        return self.acked if self.acked > self.offset + 1 else self.offset
