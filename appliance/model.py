@@ -184,8 +184,8 @@ StreamEvent = Data | Gap | End
 REQUEST: Final = 0
 RESPONSE: Final = 1
 
-Field = tuple[bytes, bytes, bytes, int]
-"""A header field: name as sent, value, name in lower case, what it means for framing (0: nothing)."""
+Field = tuple[bytes, bytes]
+"""A header field: name as sent, value without the blanks around it."""
 
 
 class Head:
@@ -206,7 +206,7 @@ class Head:
 
     def get(self, lower: bytes) -> bytes | None:
         """The first value of a field, by its lower-case name."""
-        return next((f[1] for f in self.fields if f[2] == lower), None)
+        return next((value for name, value in self.fields if name.lower() == lower), None)
 
 
 class Request:

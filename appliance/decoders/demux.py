@@ -18,6 +18,7 @@ from typing import Final
 
 from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.conversation import Conversation
+from appliance.decoders.http1.shared import Shared
 from appliance.decoders.recognise import (
     HTTP1_REQUEST,
     HTTP1_RESPONSE,
@@ -52,8 +53,9 @@ class _Side:
 class Probe(FlowDecoder):
     """A connection that is not recognised yet. ``verdict`` becomes its decoder."""
 
-    def __init__(self, flow: Flow, ledger: Ledger) -> None:
+    def __init__(self, flow: Flow, ledger: Ledger, shared: Shared) -> None:
         super().__init__(flow, ledger, "probe_held_bytes")
+        self.shared = shared
         self.ledger = ledger
         self.sides = (_Side(), _Side())
         self.events: list[StreamEvent] = []  # what a decoder is given once there is one
@@ -113,7 +115,7 @@ class Probe(FlowDecoder):
         self.tally["kind_http1"] += 1
         # A direction whose octets are all held starts at a boundary; one that is not, is lost.
         lost = (not a.certain, not b.certain)
-        conversation = Conversation(self.flow, self.ledger, client, lost)
+        conversation = Conversation(self.flow, self.ledger, self.shared, client, lost)
         for number, side in enumerate(self.sides):
             conversation.readers[number].acked = side.acked
             conversation.readers[number].seen = bool(side.passed)
@@ -153,6 +155,7 @@ class Probe(FlowDecoder):
 class Demux:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._shared = Shared()
         self._decoders: dict[Flow, FlowDecoder] = {}
         self._ended: set[Flow] = set()  # one direction is over
         self._held = 0
@@ -167,13 +170,14 @@ class Demux:
                 decoder.data(event, out)
                 continue
             if decoder is None:
-                decoder = decoders[flow] = Probe(flow, self._ledger)
+                decoder = decoders[flow] = Probe(flow, self._ledger, self._shared)
             if isinstance(decoder, Probe):
                 self._probe(decoder, event, out)
             else:
                 _dispatch(decoder, event, out)
             if isinstance(event, End):
                 self._end(flow)
+        self._shared.octets.flush(self._ledger)
         return out
 
     def _probe(self, probe: Probe, event: StreamEvent, out: list[HttpEvent]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from appliance.decoders.http1.head import request_head, response_head
+from appliance.decoders.http1.head import TOKEN, is_start_line
 from appliance.decoders.http1.reader import METHOD_LIMIT
-from appliance.decoders.http1.head import TOKEN
+from appliance.model import REQUEST, RESPONSE
 
 MORE: Final = 0
 HTTP1_REQUEST: Final = 1
@@ -53,5 +53,5 @@ def _whole(kind: int, line: bytes, end: bytes, text: bytes) -> int:
     """The first line decides, once it is whole."""
     if not end:
         return MORE if len(text) < PREFIX_LIMIT else OTHER
-    parse = request_head if kind == HTTP1_REQUEST else response_head
-    return kind if parse(line.removesuffix(b"\r"), 0) is not None else OTHER
+    side = REQUEST if kind == HTTP1_REQUEST else RESPONSE
+    return kind if is_start_line(side, line.removesuffix(b"\r")) else OTHER

@@ -22,6 +22,7 @@ begun first goes first. A datagram has at most 65,535 octets.
 from __future__ import annotations
 
 import bisect
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -135,8 +136,9 @@ class FragmentBuffer:
     def __init__(self, ledger: Ledger, limits: FragmentLimits = DEFAULT_LIMITS) -> None:
         self._ledger = ledger
         self._limits = limits
-        self._datagrams: dict[bytes, _Datagram] = {}  # in the order in which they began
-        self._closed: dict[bytes, tuple[int, int]] = {}  # until when which verdict, for late fragments
+        # In the order in which they began. A plain dict would search for its first key ever longer.
+        self._datagrams: OrderedDict[bytes, _Datagram] = OrderedDict()
+        self._closed: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # until when, which verdict
         self._octets = 0
 
     def add(self, cursor: Cursor) -> int:

@@ -65,7 +65,7 @@ _LABEL_OCTETS: Final = 4
 _FAMILY_OCTETS: Final = 4
 _SLL_OCTETS: Final = 16
 _SLL2_OCTETS: Final = 20
-_PPPOE_OCTETS: Final = 8  # its header and PPP's protocol field
+_PPPOE_OCTETS: Final = 6
 _BOTTOM_OF_STACK: Final = 0x01
 
 
@@ -140,12 +140,20 @@ def mpls(cursor: Cursor) -> int:
 
 
 def pppoe(cursor: Cursor) -> int:
-    """A PPPoE session's header and the PPP protocol field behind it."""
+    """A PPPoE session's header and the PPP protocol field, of one octet if that is odd (RFC 1661 §6.5)."""
     offset = cursor.offset
-    if offset + _PPPOE_OCTETS > cursor.limit:
-        return short(cursor, _PPPOE_OCTETS)
-    cursor.offset = offset + _PPPOE_OCTETS
-    return _PPP.get(_TYPE(cursor.data, offset + 6)[0], NOT_IP)
+    data = cursor.data
+    size = _PPPOE_OCTETS + 1
+    if offset + size > cursor.limit:
+        return short(cursor, size)
+    protocol = data[offset + _PPPOE_OCTETS]
+    if not protocol & 1:
+        size += 1
+        if offset + size > cursor.limit:
+            return short(cursor, size)
+        protocol = protocol << 8 | data[offset + _PPPOE_OCTETS + 1]
+    cursor.offset = offset + size
+    return _PPP.get(protocol, NOT_IP)
 
 
 MPLS: Final = ETHERTYPE + 0x8847

@@ -26,6 +26,7 @@ from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.framing import NONE, TUNNEL, request_framing, response_framing
 from appliance.decoders.http1.head import TOKEN
 from appliance.decoders.http1.reader import Reader
+from appliance.decoders.http1.shared import Shared
 from appliance.ledger import Ledger
 from appliance.model import (
     REQUEST,
@@ -61,9 +62,12 @@ class Asked:
 
 
 class Conversation(FlowDecoder):
-    def __init__(self, flow: Flow, ledger: Ledger, client: int, lost: tuple[bool, bool]) -> None:
+    def __init__(
+        self, flow: Flow, ledger: Ledger, shared: Shared, client: int, lost: tuple[bool, bool]
+    ) -> None:
         """``client``: the side that sends requests. ``lost``: sides that do not start at a boundary."""
         super().__init__(flow, ledger, "http_unframed_bytes")
+        self.shared = shared
         self.asked: deque[Asked] = deque()
         self.streams = 0
         self.unordered = lost[0] or lost[1]  # order proves nothing
@@ -107,9 +111,9 @@ class Conversation(FlowDecoder):
             at = 0
             proven = False
         else:
-            self.tally["http_unframed_bytes"] += size
+            self.shared.octets.unframed += size
             return
-        self.tally["http_unframed_bytes"] += at
+        self.shared.octets.unframed += at
         reader.resume(proven)
         reader.data(event.payload, at, event.offset, event.ts, out)
 
@@ -123,7 +127,7 @@ class Conversation(FlowDecoder):
         if (self.asked or answering) and not self.unordered:
             self.pipelined = True
         self.asked.append(Asked(stream, head.start[0], reader.head_acked))
-        self.tally["requests"] += 1
+        self.shared.octets.requests += 1
         out.append(Request(self.flow, stream, reader.head_ts, head, reader.side))
         if len(self.asked) > PIPELINE:
             self._unanswered(self.asked.popleft(), "limit", reader.head_ts, out)
@@ -147,7 +151,10 @@ class Conversation(FlowDecoder):
             stream = 0  # belongs to no exchange
         elif not interim and asked is not None:
             self.asked.popleft()
-        self.tally["interim_responses" if interim else "responses"] += 1
+        if interim:
+            self.shared.octets.interim += 1
+        else:
+            self.shared.octets.responses += 1
         if stream:
             out.append(Response(self.flow, stream, reader.head_ts, head, reader.side, status, interim))
         if interim:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from appliance.decoders.http1.head import CONTENT_LENGTH, TRANSFER_ENCODING
 from appliance.flaws import flaw
 from appliance.model import REQUEST, RESPONSE, Head
 
@@ -24,6 +23,9 @@ SWITCHING: Final = 101
 NO_BODY: Final = frozenset({*range(100, 200), 204, 304})
 MOST_DIGITS: Final = 18  # below 2**63, as llhttp and the servers have it
 CODINGS: Final = frozenset({b"chunked", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"})
+
+LENGTH_NAME: Final = len(b"content-length")
+CODING_NAME: Final = len(b"transfer-encoding")
 
 Framing = tuple[int, int, list[str]]
 
@@ -55,12 +57,12 @@ def response_framing(head: Head, status: int, method: bytes) -> Framing:
 def _framing_fields(head: Head) -> tuple[list[bytes], list[bytes]]:
     lengths: list[bytes] = []
     codings: list[bytes] = []
-    for field in head.fields:
-        if field[3]:
-            if field[3] == CONTENT_LENGTH:
-                lengths.append(field[1])
-            elif field[3] == TRANSFER_ENCODING:
-                codings.append(field[1])
+    for name, value in head.fields:
+        size = len(name)  # before the letters: most names differ in it
+        if size == LENGTH_NAME and name.lower() == b"content-length":
+            lengths.append(value)
+        elif size == CODING_NAME and name.lower() == b"transfer-encoding":
+            codings.append(value)
     return lengths, codings
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NONE, TUNNEL
-from appliance.decoders.http1.head import TOKEN, request_head, response_head
+from appliance.decoders.http1.head import TOKEN, is_start_line
+from appliance.decoders.http1.shared import CUT_HEAD, TUNNELLED, UNFRAMED
 from appliance.flaws import flaw
 from appliance.model import REQUEST, Body, EndOfMessage, Head, HttpEvent
 
@@ -55,10 +56,12 @@ class Reader:
         "head_acked",
         "head_offset",
         "head_ts",
+        "heads",
         "kind",
         "lost",
         "missing",
         "need",
+        "octets",
         "proven",
         "scanned",
         "seen",
@@ -71,6 +74,8 @@ class Reader:
 
     def __init__(self, conv: Conversation, side: int, kind: int, *, lost: bool) -> None:
         self.conv = conv
+        self.heads = conv.shared.heads
+        self.octets = conv.shared.octets
         self.side = side
         self.kind = kind
         self.state = LOST if lost else HEAD
@@ -110,15 +115,16 @@ class Reader:
         if buffer:
             return self._head_goes_on(payload, at, out)
         end = payload.find(b"\n\r\n", at)
-        if end >= 0 and payload[at] > 32 and payload.find(b"\n\n", at, end) < 0:  # noqa: PLR2004
-            self._note_start(at, offset)  # common case: whole, in one segment, no blank lines before it
-            stop = end - 1 if payload[end - 1] == 13 else end  # noqa: PLR2004
-            self._whole_head(payload[at:stop], end + 3 - at, out)
-            return end + 3
+        if end >= 0:
+            head = self.heads.parse(self.kind, payload, at, end + 3)
+            if head is not None and not head.flaws:  # common case: whole, in one segment, as the grammar has it
+                self._note_start(at, offset)
+                self._begin(head, out)
+                return end + 3
         blank = at
         while blank < len(payload) and payload[blank] in b"\r\n":
             blank += 1  # RFC 9112 §2.2
-        self.conv.tally["http_framing_bytes"] += blank - at
+        self.octets.framing += blank - at
         if blank < len(payload):
             self._note_start(blank, offset)
             return self._head_goes_on(payload, blank, out)
@@ -134,18 +140,23 @@ class Reader:
         buffer = self.buffer
         before = len(buffer)
         buffer += payload[at:]
-        self.conv.tally["http_held_bytes"] += len(payload) - at
+        self.octets.held += len(payload) - at
         match = _BLANK.search(buffer, max(self.scanned - 2, 0))
         if match is None or match.end() > HEAD_LIMIT:
             if len(buffer) > HEAD_LIMIT or not self._plausible():
                 self._lose()
             self.scanned = len(self.buffer)
             return len(payload)
-        raw = bytes(buffer[: match.start()]).removesuffix(b"\r")
+        raw = bytes(buffer[: match.end()])
         at += match.end() - before
-        self.conv.tally["http_held_bytes"] -= len(buffer)
+        self.octets.held -= len(buffer)
         self._drop_buffer()
-        self._whole_head(raw, match.end(), out)
+        head = self.heads.parse(self.kind, raw, 0, len(raw))
+        if head is None:
+            self.octets.unframed += len(raw)
+            self._lose()
+        else:
+            self._begin(head, out)
         return at
 
     def _plausible(self) -> bool:
@@ -161,20 +172,11 @@ class Reader:
         line = buffer.find(b"\n", self.scanned)
         if line < 0 or buffer.find(b"\n", 0, self.scanned) >= 0:
             return True  # no whole line yet, or looked at before
-        parse = request_head if self.kind == REQUEST else response_head
-        return parse(bytes(buffer[:line]).removesuffix(b"\r"), 0) is not None
-
-    def _whole_head(self, raw: bytes, size: int, out: list[HttpEvent]) -> None:
-        head = request_head(raw, size) if self.kind == REQUEST else response_head(raw, size)
-        if head is None:
-            self.conv.tally["http_unframed_bytes"] += size
-            self._lose()
-            return
-        self.conv.tally["http_head_bytes"] += size
-        self._begin(head, out)
+        return is_start_line(self.kind, bytes(buffer[:line]).removesuffix(b"\r"))
 
     def _begin(self, head: Head, out: list[HttpEvent]) -> None:
         conv = self.conv
+        self.octets.head += head.size
         stream, mode, length, flaws = (
             conv.request(self, head, out) if self.kind == REQUEST else conv.response(self, head, out)
         )
@@ -208,15 +210,15 @@ class Reader:
         if size < self.need:  # common case in a long body
             self.need -= size
             self._body(payload[at:] if at else payload, out)
-            return len(payload)
+            return at + size
         end = at + self.need
-        self._body(payload[at:end], out)
+        self._body(payload[at:end] if at or end < at + size else payload, out)
         self.need = 0
         self._finish(out, complete=not self.missing)
         return end
 
     def _body(self, data: bytes, out: list[HttpEvent]) -> None:
-        self.conv.tally["http_body_bytes"] += len(data)
+        self.octets.body += len(data)
         out.append(Body(self.conv.flow, self.stream, self.kind, data))
 
     def _chunk_line(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
@@ -274,20 +276,20 @@ class Reader:
 
     def _line(self, payload: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
         """The next line with its end, or None and what there is of it is held."""
-        tally = self.conv.tally
+        counts = self.octets
         stop = payload.find(b"\n", at, at + limit + 1)
         buffer = self.buffer
         if stop >= 0 and not buffer:  # common case
-            tally["http_framing_bytes"] += stop + 1 - at
+            counts.framing += stop + 1 - at
             return payload[at : stop + 1], stop + 1
         if stop < 0:
             buffer += payload[at : at + limit + 1]
             taken = min(len(payload) - at, limit + 1)
-            tally["http_held_bytes"] += taken
+            counts.held += taken
             return None, at + taken
         line = bytes(buffer) + payload[at : stop + 1]
-        tally["http_held_bytes"] -= len(buffer)
-        tally["http_framing_bytes"] += len(line)
+        counts.held -= len(buffer)
+        counts.framing += len(line)
         self._drop_buffer()
         return line, stop + 1
 
@@ -296,11 +298,11 @@ class Reader:
         return len(payload)
 
     def _silent(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
-        self.conv.tally["tunnel_bytes"] += len(payload) - at
+        self.octets.tunnel += len(payload) - at
         return len(payload)
 
     def _skip(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
-        self.conv.tally["http_unframed_bytes"] += len(payload) - at
+        self.octets.unframed += len(payload) - at
         return len(payload)
 
     # -- holes and ends
@@ -347,7 +349,7 @@ class Reader:
         self.ts = ts
         self.ended = True
         if self.stream:
-            self._release("http_unframed_bytes")
+            self._release(UNFRAMED)
             if self.state == UNTIL_CLOSE and reason == "fin":
                 self._finish(out, complete=not self.missing)
             else:
@@ -355,7 +357,7 @@ class Reader:
                 self._finish(out, complete=False)
         elif self.buffer:
             self._cut_head("unfinished-" + reason, -1, out)
-        self._release("http_cut_head_bytes")
+        self._release(CUT_HEAD)
         if self.state != SILENT:
             self.state = LOST
 
@@ -366,14 +368,13 @@ class Reader:
         if stop < 0:
             return
         kind = self.kind
-        raw = raw[:stop].removesuffix(b"\r")
-        head = request_head(raw, stop + 1) if kind == REQUEST else response_head(raw, stop + 1)
+        head = self.heads.parse(kind, raw, 0, stop + 1)
         if head is None:
             return
-        tally = self.conv.tally
-        tally["http_held_bytes"] -= len(self.buffer)
-        tally["http_head_bytes"] += stop + 1
-        tally["http_cut_head_bytes"] += len(self.buffer) - stop - 1
+        counts = self.octets
+        counts.held -= len(self.buffer)
+        counts.head += stop + 1
+        counts.cut_head += len(self.buffer) - stop - 1
         self._drop_buffer()
         conv = self.conv
         stream, _, _, flaws = conv.request(self, head, out) if kind == REQUEST else conv.response(self, head, out)
@@ -387,7 +388,7 @@ class Reader:
 
     def silence(self, out: list[HttpEvent]) -> None:
         """What comes from now on is no HTTP."""
-        self._release("tunnel_bytes")
+        self._release(TUNNELLED)
         if self.stream:
             self._finish(out, complete=False)
         self.lost = False
@@ -400,23 +401,22 @@ class Reader:
 
     def _break(self, name: str, out: list[HttpEvent]) -> None:
         self._note(name)
-        self._release("http_unframed_bytes")
+        self._release(UNFRAMED)
         self._finish(out, complete=False)
         self._lose()
 
     def _lose(self) -> None:
-        self._release("http_cut_head_bytes")
+        self._release(CUT_HEAD)
         if self.state != SILENT:
             self.state = LOST
             self.lost = True
             self.conv.unordered = True
 
-    def _release(self, name: str) -> None:
+    def _release(self, name: int) -> None:
         """What is held will not become anything."""
         held = len(self.buffer)
         if held:
-            self.conv.tally["http_held_bytes"] -= held
-            self.conv.tally[name] += held
+            self.octets.release(held, name)
             self._drop_buffer()
 
     def _finish(self, out: list[HttpEvent], *, complete: bool) -> None:

@@ -1,0 +1,75 @@
+# Needs Python 3.11 or newer and make. Everything else goes into .venv, once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+CORE   := $(shell find appliance -name '*.py')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts fix bench docs compiled clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/runtime ## replay an example capture: its calls as a table, then the ledger
+	@mkdir -p build
+	$(BIN)/python examples/make_capture.py build/demo.pcap
+	$(BIN)/appliance replay --format table --summary build/demo.pcap
+
+test: $(VENV)/dev ## the test suite
+	$(BIN)/python -m pytest -n 2 -q
+
+check: lint types contracts test ## all that must hold: lint, types, contracts, tests
+
+lint: $(VENV)/dev ## ruff
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/dev ## who may import whom (import-linter)
+	$(BIN)/lint-imports
+
+fix: $(VENV)/dev ## repair what ruff can repair
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where that can be built
+	@if $(BIN)/python bench/can_compile.py; then \
+	    $(MAKE) --no-print-directory compiled && echo 'bench: compiled core' && \
+	    PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m bench.run; \
+	else \
+	    echo 'bench: interpreted core (no C compiler or no Python headers)' && $(BIN)/python -m bench.run; \
+	fi
+
+docs: $(VENV)/runtime ## write docs/ledger.md, docs/flaws.md and the README's settings from the code
+	$(BIN)/python docs/generate.py
+
+compiled: build/compiled/done ## the core as C extensions (mypyc) in build/compiled, about a minute
+
+clean: ## remove all that make made
+	rm -rf build dist $(VENV) *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo 'making $(VENV), once'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/runtime: $(VENV)/made pyproject.toml setup.py
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/made pyproject.toml setup.py
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/runtime
+
+# In a copy, so that the tree stays clean and plain Python stays what the other doors run.
+build/compiled/done: $(VENV)/dev setup.py pyproject.toml $(CORE)
+	rm -rf build/compiled
+	mkdir -p build/compiled
+	cp -r appliance setup.py pyproject.toml README.md build/compiled
+	cd build/compiled && APPLIANCE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@

@@ -1,0 +1,227 @@
+"""The settings: environment variables, the predecessor's names first. The only reader of the environment.
+
+Contract: ``load`` returns valid settings or raises ``SettingsError``, whose lines each name the variable,
+its value and what it accepts. A ``SNIFFER_*`` name that nobody knows is an error: a misspelt limit must
+not pass silently. An empty variable counts as not set, as for the predecessor.
+``table`` is the documentation: the README's settings section is generated from it (``make docs``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Annotated, Final, NamedTuple
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from appliance.model import NANOSECONDS
+from appliance.packet.vni import VniSelection
+from appliance.pipeline import PipelineOptions
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
+_PORT_MAX: Final = 65_535
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; one line for each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def _ports(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    ports = set()
+    for item in value.split(","):
+        text = item.strip()
+        if not (text.isascii() and text.isdigit() and 0 < int(text) <= _PORT_MAX):
+            raise ValueError(text)
+        ports.add(int(text))
+    return frozenset(ports)
+
+
+def _vnis(value: object) -> object:
+    return VniSelection.parse(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(value)
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """What the table says of a variable beside its default."""
+
+    accepts: str
+    meaning: str
+    example: str
+    default: str = ""
+
+
+_OCTETS: Final = "a number of octets such as 4194304, 4096k or 4mb"
+_SECONDS: Final = "a number of seconds, at least 1"
+Ports = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ports)]
+Vnis = Annotated[VniSelection | None, NoDecode, BeforeValidator(_vnis)]
+Size = Annotated[int, NoDecode, BeforeValidator(_size), Field(ge=1024, le=1 << 40)]
+
+
+class Settings(BaseSettings):
+    """One field a variable; the alias is its name."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", case_sensitive=True, frozen=True, env_ignore_empty=True, arbitrary_types_allowed=True
+    )
+
+    app_ports: Annotated[
+        Ports,
+        Doc(
+            "a comma list of TCP ports, 1 to 65535",
+            "Only connections with one of these ports. Without it HTTP is recognised on any port.",
+            "80,8080",
+            "`APP_PORT`, else any port",
+        ),
+    ] = Field(default=None, alias="APP_PORTS")
+    app_port: Annotated[
+        Ports,
+        Doc("a comma list of TCP ports, 1 to 65535", "The old name; counts where APP_PORTS is not set.", "80"),
+    ] = Field(default=None, alias="APP_PORT")
+    mirror_vnis: Annotated[
+        Vnis,
+        Doc(
+            "VNIs separated by commas or blanks; a negative one is excluded",
+            "Which VXLAN and GENEVE network identifiers to keep; the first entry that fits decides, and any "
+            "exclusion makes the rest selected.",
+            "123,456",
+            "all",
+        ),
+    ] = Field(default=None, alias="SNIFFER_MIRROR_VNIS")
+    body_limit: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets kept of each body; the rest is counted and flagged.", "4mb", "1 MiB"),
+    ] = Field(default=1 << 20, alias="USAGE_LOGGERS_BODY_LIMIT")
+    flow_idle_seconds: Annotated[
+        int,
+        Doc(_SECONDS, "A connection silent for longer is over.", "350"),
+        Field(ge=1, le=86_400),
+    ] = Field(default=600, alias="SNIFFER_FLOW_IDLE_SECONDS")
+    max_flows: Annotated[
+        int,
+        Doc("a number of connections, 1 to 10000000", "Connections followed at a time; the one silent the "
+            "longest goes first.", "250000"),
+        Field(ge=1, le=10_000_000),
+    ] = Field(default=100_000, alias="SNIFFER_MAX_FLOWS")
+    stream_buffer: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets that one direction of a connection may hold behind a hole.", "16mb", "4 MiB"),
+    ] = Field(default=4 << 20, alias="SNIFFER_STREAM_BUFFER")
+    stream_memory: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets that all connections together may hold behind holes.", "1gb", "256 MiB"),
+    ] = Field(default=256 << 20, alias="SNIFFER_STREAM_MEMORY")
+    gap_wait_seconds: Annotated[
+        int,
+        Doc(_SECONDS, "How long a hole is waited for that nobody has acknowledged.", "3"),
+        Field(ge=1, le=3600),
+    ] = Field(default=10, alias="SNIFFER_GAP_WAIT_SECONDS")
+    reorder_segments: Annotated[
+        int,
+        Doc("a number of segments, 0 to 100000", "How many further segments of a connection the capture may "
+            "have put before an octet that the peer has acknowledged; 0 gives it up at once.", "0"),
+        Field(ge=0, le=100_000),
+    ] = Field(default=32, alias="SNIFFER_REORDER_SEGMENTS")
+    exchange_memory: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets kept of all calls that are not complete yet.", "1gb", "256 MiB"),
+    ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
+    dyno: Annotated[
+        str,
+        Doc("a name", "The `host` of messages.", "sniffer-1", "the machine's name"),
+    ] = Field(default="", alias="DYNO")
+
+    def pipeline(self) -> PipelineOptions:
+        return PipelineOptions(
+            vnis=self.mirror_vnis,
+            ports=self.app_ports or self.app_port,
+            body_limit=self.body_limit,
+            flow_idle=self.flow_idle_seconds * NANOSECONDS,
+            max_flows=self.max_flows,
+            stream_buffer=self.stream_buffer,
+            stream_memory=self.stream_memory,
+            gap_wait=self.gap_wait_seconds * NANOSECONDS,
+            reorder_segments=self.reorder_segments,
+            exchange_memory=self.exchange_memory,
+        )
+
+    def host(self) -> str:
+        """Name of the machine that runs us (spec §1.2)."""
+        return self.dyno or socket.gethostname() or "unknown"
+
+
+ELSEWHERE: Final = (  # the predecessor's variables that have no effect on replay (spec §4.2)
+    "SNIFFER_ENGINE",
+    "SNIFFER_MIRROR_VXLANPORT",
+    "SNIFFER_REALIP_HEADER",
+    "SNIFFER_PCAP_BUFFER_SIZE",
+    "SNIFFER_PROMISC_ENABLED",
+    "SNIFFER_RF_MONITOR_ENABLED",
+    "SNIFFER_NOFILTER",
+    "SNIFFER_DEBUG_ENABLED",
+    "SNIFFER_DEBUG_VERBOSITY",
+    "SNIFFER_DEBUG_EXPORT",
+    "SNIFFER_DEBUG_DEAL_ID",
+    "SNIFFER_DEBUG_HTTP_ENDPOINT",
+)
+
+
+class Row(NamedTuple):
+    name: str
+    default: str
+    meaning: str
+    accepts: str
+    example: str
+
+
+def table() -> list[Row]:
+    """Every variable, in the order of the README."""
+    rows = []
+    for field in Settings.model_fields.values():
+        doc = next(item for item in field.metadata if isinstance(item, Doc))
+        default = doc.default or ("–" if field.default in (None, "") else str(field.default))
+        rows.append(Row(str(field.alias), default, doc.meaning, doc.accepts, doc.example))
+    return rows
+
+
+def load() -> Settings:
+    """From the environment. Raises SettingsError."""
+    known = {row.name: row for row in table()}
+    lines = [
+        _unknown(name, [*known, *ELSEWHERE])
+        for name in sorted(os.environ)
+        if name.startswith("SNIFFER_") and name not in known and name not in ELSEWHERE
+    ]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        names = {str(fault["loc"][0]) for fault in error.errors()}
+        lines += [f"{name}={os.environ.get(name, '')!r}: accepts {known[name].accepts}" for name in sorted(names)]
+        raise SettingsError(lines) from None
+    if lines:
+        raise SettingsError(lines)
+    return settings
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"{name}: no such variable" + (f"; did you mean {near[0]}?" if near else "")

@@ -1,0 +1,1 @@
+"""Outside -> batches of frames: one file a source."""

@@ -1,0 +1,69 @@
+"""A capture file as octets: plain or gzip, from disk or standard input, never more than a piece at a time.
+
+Contract: ``read`` returns the next octets, empty at the end. What is damaged raises ``Damaged`` with a
+reason, after everything before the damage has been returned.
+Bound: ``PIECE`` octets in, ``PIECE`` out, whatever gzip makes of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from typing import BinaryIO, Final
+
+PIECE: Final = 1 << 20
+_GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31  # zlib: 15 bits of window, and a gzip header (RFC 1952)
+
+
+class Damaged(Exception):  # noqa: N818  # a statement about the file, not about us
+    """The file cannot be read on; the text says why."""
+
+
+class Octets:
+    def __init__(self, path: str) -> None:
+        """Raises OSError where the file cannot be opened."""
+        self._file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
+        self.consumed = 0  # octets read of the file as it is stored
+        self._ahead = self._raw()
+        self._gunzip = zlib.decompressobj(_GZIP_WINDOW) if self._ahead[:2] == _GZIP else None
+
+    def close(self) -> None:
+        if self._file is not sys.stdin.buffer:
+            self._file.close()
+
+    def read(self) -> bytes:
+        if self._gunzip is not None:
+            return self._inflate()
+        data, self._ahead = self._ahead, b""
+        return data or self._raw()
+
+    def _raw(self) -> bytes:
+        try:
+            data = self._file.read(PIECE)
+        except OSError as error:
+            raise Damaged(error.strerror or str(error)) from error
+        self.consumed += len(data)
+        return data
+
+    def _inflate(self) -> bytes:
+        while True:
+            assert self._gunzip is not None  # noqa: S101
+            if not self._ahead:
+                self._ahead = self._raw()
+            if not self._ahead:
+                if self._gunzip.eof:
+                    return b""
+                raise Damaged("the gzip stream is cut short")
+            if self._gunzip.eof:  # another member (RFC 1952 §2.2), or padding
+                if self._ahead[:2] != _GZIP and self._ahead.strip(b"\0") == b"":
+                    self._ahead = b""
+                    continue
+                self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                data = self._gunzip.decompress(self._ahead, PIECE)
+            except zlib.error as error:
+                raise Damaged(f"the gzip stream is damaged ({error})") from error
+            self._ahead = self._gunzip.unused_data if self._gunzip.eof else self._gunzip.unconsumed_tail
+            if data:
+                return data
