@@ -6,6 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CORE   := $(shell find appliance -name '*.py')
 
+CAN_COMPILE := import os, shutil, sys, sysconfig; \
+    header = os.path.join(sysconfig.get_path("include"), "Python.h"); \
+    sys.exit(not (shutil.which(os.environ.get("CC", "cc")) and os.path.exists(header)))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts fix bench docs compiled clean
 
@@ -35,7 +39,7 @@ fix: $(VENV)/dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where that can be built
-	@if $(BIN)/python bench/can_compile.py; then \
+	@if $(BIN)/python -c '$(CAN_COMPILE)'; then \
 	    $(MAKE) --no-print-directory compiled && echo 'bench: compiled core' && \
 	    PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m bench.run; \
 	else \

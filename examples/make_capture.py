@@ -136,6 +136,11 @@ def chunked(status: str, parts: list[bytes]) -> bytes:
     return head.encode() + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
 
 
+def record(kind: int, content: bytes) -> bytes:
+    """RFC 8446 §5.1: 22 is a handshake, 23 application data."""
+    return struct.pack("!BHH", kind, 0x0303, len(content)) + content
+
+
 def products(count: int) -> bytes:
     return json.dumps([{"id": n, "name": f"product {n}", "price": 100 + 7 * n} for n in range(count)]).encode()
 
@@ -190,10 +195,14 @@ def reordered() -> Connection:
 
 
 def encrypted() -> Connection:
-    """A TLS record of type handshake with the beginning of a ClientHello (RFC 8446 §5.1, §4.1.2), and an answer."""
+    """What can be seen of TLS: a ClientHello, a ServerHello (RFC 8446 §4.1), records of application data."""
     c = Connection(35, ("10.0.1.14", 40005), ("10.0.2.3", 443))
-    c.send(0, bytes.fromhex("1603010200 010001fc 0303") + bytes(range(256)) + bytes(250))
-    c.send(1, bytes.fromhex("1603030040 0200003c 0303") + bytes(range(62)))
+    version, noise, suite = b"\x03\x03", bytes(range(32)), b"\x13\x01"
+    hello = version + noise + b"\x00" + len(suite).to_bytes(2) + suite + b"\x01\x00"
+    c.send(0, record(22, b"\x01" + len(hello).to_bytes(3) + hello))
+    hello = version + noise + b"\x00" + suite + b"\x00"
+    c.send(1, record(22, b"\x02" + len(hello).to_bytes(3) + hello))
+    c.call(record(23, noise * 6), record(23, noise * 20), thinking=2)
     c.close()
     return c
 

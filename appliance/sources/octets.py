@@ -27,6 +27,7 @@ class Octets:
         self.consumed = 0  # octets read of the file as it is stored
         self._ahead = self._raw()
         self._gunzip = zlib.decompressobj(_GZIP_WINDOW) if self._ahead[:2] == _GZIP else None
+        self._damage = ""
 
     def close(self) -> None:
         if self._file is not sys.stdin.buffer:
@@ -49,6 +50,8 @@ class Octets:
     def _inflate(self) -> bytes:
         while True:
             assert self._gunzip is not None  # noqa: S101
+            if self._damage:
+                raise Damaged(self._damage)
             if not self._ahead:
                 self._ahead = self._raw()
             if not self._ahead:
@@ -60,10 +63,25 @@ class Octets:
                     self._ahead = b""
                     continue
                 self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
+            before = self._gunzip.copy()
             try:
                 data = self._gunzip.decompress(self._ahead, PIECE)
             except zlib.error as error:
-                raise Damaged(f"the gzip stream is damaged ({error})") from error
+                self._damage = f"the gzip stream is damaged ({error})"
+                data = _before_damage(before, self._ahead)
             self._ahead = self._gunzip.unused_data if self._gunzip.eof else self._gunzip.unconsumed_tail
             if data:
                 return data
+
+
+def _before_damage(gunzip: zlib._Decompress, data: bytes) -> bytes:
+    """What comes out until zlib notices; it gives nothing of the call that fails."""
+    out = bytearray()
+    for at in range(len(data)):
+        try:
+            out += gunzip.decompress(data[at : at + 1])
+        except zlib.error:
+            break
+        if len(out) > PIECE:
+            break
+    return bytes(out)

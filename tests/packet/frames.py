@@ -1,4 +1,4 @@
-"""What the tests of packet/ share: frames made with scapy or read from captures, and one way to decode both."""
+"""What the tests of packet/ share: frames made with scapy or read from captures, and how they are decoded."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from scapy.contrib.geneve import GENEVE
 from scapy.layers.inet import IP, TCP, UDP

@@ -1,0 +1,207 @@
+"""``make bench``: microseconds of CPU per call, by stage and whole, beside the floor and other tools.
+
+All rows come from one run, the stages and their floor in turn, several times; quote the ratios. The file
+is read from the page cache. Nothing here asserts a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import appliance.model
+from appliance.ledger import Ledger
+from appliance.model import Frame
+from appliance.pipeline import Pipeline, PipelineOptions
+from appliance.service import GC_THRESHOLD
+from appliance.sources.pcap import CaptureFiles
+from bench import floor
+from bench.load import Load, write
+
+STAGES = ("read", "decode", "reassemble", "http", "pair")
+
+
+def stage(path: Path, last: str) -> int:
+    """The pipeline up to and with ``last``; the number of exchanges."""
+    pipeline = Pipeline(PipelineOptions(), Ledger())
+    depth = STAGES.index(last)
+    exchanges = 0
+    for frames in CaptureFiles([str(path)]):
+        if depth < 1:
+            continue
+        segments = pipeline.packets.feed(frames)
+        if depth < 2:
+            continue
+        events = pipeline.streams.feed(segments)
+        if depth < 3:
+            continue
+        messages = pipeline.http.feed(events)
+        if depth < 4:
+            continue
+        exchanges += len(pipeline.pairs.feed(messages))
+    return exchanges
+
+
+def whole(path: Path) -> int:
+    """What ``appliance replay`` does, without writing."""
+    ledger = Ledger()
+    pipeline = Pipeline(PipelineOptions(), ledger)
+    exchanges = sum(len(pipeline.feed(frames)) for frames in CaptureFiles([str(path)]))
+    exchanges += len(pipeline.close())
+    assert ledger.unbalanced() == []
+    return exchanges
+
+
+def scapy_read(path: Path) -> int:
+    from scapy.utils import RawPcapReader  # noqa: PLC0415  # half a second to load
+
+    return sum(1 for _ in RawPcapReader(str(path)))
+
+
+def cpu(work: Callable[[], object]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def cpu_of_command(argv: list[str], folder: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure(folder: Path, load: Load, rounds: int) -> None:
+    path = folder / "load.pcap"
+    frames = write(path, load)
+    payloads = list(Load(load.calls, load.connections, load.vxlan, load.mss, load.seed).payloads())
+    messages = floor.run(payloads)
+    exchanges = whole(path)
+    label = f"{'VXLAN' if load.vxlan else 'plain'}, MSS {load.mss}"
+    print(f"\n{label}: {load.calls} calls, {frames / load.calls:.2f} frames a call")
+    print(f"  found: {exchanges} exchanges, the floor {messages} messages")
+    rows: dict[str, Callable[[], float]] = {"floor": lambda: cpu(lambda: floor.run(payloads))}
+    for name in STAGES:
+        rows[f"up to {name}"] = lambda name=name: cpu(lambda: stage(path, name))  # type: ignore[misc]
+    rows["whole"] = lambda: cpu(lambda: whole(path))
+    if shutil.which("tcpflow"):
+        rows["tcpflow -a"] = lambda: _tcpflow(path, folder)
+    if shutil.which("tshark"):
+        rows["tshark"] = lambda: cpu_of_command(["tshark", "-r", str(path), "-q", "-z", "http,tree"], folder)
+    report(_interleaved(rows, rounds), load.calls)
+
+
+def _interleaved(rows: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    gc.collect()
+    gc.freeze()
+    for n in range(rounds):
+        for name, row in rows.items():
+            if name == "tshark" and n:
+                continue  # slow, and far from any border
+            times[name].append(row())
+    return times
+
+
+def report(times: dict[str, list[float]], calls: int) -> None:
+    base = times["floor"]
+    before = 0.0
+    print(f"  {'':<22}{'us a call':>10}{'of it':>9}{'/ floor':>9}   (medians; ratios pair by pair)")
+    for name, values in times.items():
+        median = statistics.median(values) / calls * 1e6
+        ratio = statistics.median(a / b for a, b in zip(values, base, strict=False))
+        own = f"{median - before:9.2f}" if name.startswith("up to") else " " * 9
+        before = median if name.startswith("up to") else before
+        print(f"  {name:<22}{median:>10.2f}{own}{ratio:>9.2f}")
+    if "tcpflow -a" in times:
+        faster = statistics.median(a / b for a, b in zip(times["tcpflow -a"], times["whole"], strict=True))
+        print(f"  {faster:.2f} times as fast as tcpflow -a")
+
+
+def _tcpflow(path: Path, folder: Path) -> float:
+    out = folder / "tcpflow"
+    shutil.rmtree(out, ignore_errors=True)
+    return cpu_of_command(["tcpflow", "-a", "-o", str(out), "-r", str(path)], folder)
+
+
+def reading(folder: Path, rounds: int) -> None:
+    path = folder / "load.pcap"
+    frames = sum(len(batch) for batch in CaptureFiles([str(path)]))
+    times = _interleaved(
+        {"ours": lambda: cpu(lambda: stage(path, "read")), "scapy": lambda: cpu(lambda: scapy_read(path))}, rounds
+    )
+    ours, theirs = (statistics.median(times[name]) / frames * 1e6 for name in ("ours", "scapy"))
+    print(f"\nreading a record: ours {ours:.2f} us, scapy's RawPcapReader {theirs:.2f} us, {theirs / ours:.1f} times")
+
+
+def resident() -> float:
+    """MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
+
+
+def memory_of_a_million() -> None:
+    """Resident size between the first and the last tenth of a million packets."""
+    pipeline = Pipeline(PipelineOptions(), Ledger())
+    marks = []
+    batch: list[Frame] = []
+    for n, frame in enumerate(Load(200_000).frames()):
+        batch.append(frame)
+        if len(batch) == 512:
+            pipeline.feed(batch)
+            batch = []
+        if n in (100_000, 900_000):
+            marks.append(resident())
+    grown = marks[1] - marks[0]
+    print(f"a million packets: {marks[0]:.0f} MiB after a tenth, {marks[1]:.0f} MiB after nine ({grown:+.1f})")
+
+
+def memory_of_idle(connections: int = 50_000) -> None:
+    before = resident()
+    pipeline = Pipeline(PipelineOptions(), Ledger())
+    load = Load(connections, connections)
+    batch: list[Frame] = []
+    for frame in load.frames():
+        batch.append(frame)
+        if len(batch) == 512:
+            pipeline.feed(batch)
+            batch = []
+    pipeline.feed(batch)
+    print(f"{connections} idle connections after one call each: {resident() - before:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test: small loads, one round")
+    parser.add_argument("--memory", choices=["million", "idle"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        memory_of_a_million() if arguments.memory == "million" else memory_of_idle()
+        return
+    gc.set_threshold(*GC_THRESHOLD)
+    compiled = (appliance.model.__file__ or "").endswith(".so")
+    print(f"Python {sys.version.split()[0]}, the core is {'compiled (mypyc)' if compiled else 'interpreted'}")
+    calls, rounds = (1_000, 1) if arguments.quick else (20_000, 5)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for vxlan in (False, True):
+            for mss in (1448, 8500):
+                measure(folder, Load(calls, vxlan=vxlan, mss=mss), rounds)
+        reading(folder, rounds)
+    print(flush=True)
+    if not arguments.quick:  # each in a process of its own: what was measured before leaves its mark
+        for which in ("million", "idle"):
+            subprocess.run([sys.executable, "-m", "bench.run", "--memory", which], check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()
