@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("files", nargs="+", metavar="FILE", help='capture files, one timeline; "-" is standard input')
     formats = plugin.names("appliance.formats")
-    one.add_argument("--format", choices=formats, default="messages", help="default: messages")
+    one.add_argument("--format", choices=formats, default="messages", help="default: %(default)s")
     one.add_argument("--output", default="-", metavar="PATH", help="instead of standard output")
     one.add_argument("--summary", action="store_true", help="print the ledger to standard error")
     one.add_argument("--allow-cut", action="store_true", help="a file that ends in the middle of a record is no error")

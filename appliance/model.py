@@ -62,7 +62,7 @@ class Segment:
 
     __slots__ = ("ack", "flags", "missing", "payload", "route", "seq", "ts")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a record
         self, route: bytes, ts: int, seq: int, ack: int, flags: int, payload: bytes, missing: int
     ) -> None:
         self.route = route
@@ -140,7 +140,7 @@ class Data:
 
     __slots__ = ("acked", "flow", "offset", "payload", "side", "ts")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a record
         self, flow: Flow, side: int, ts: int, payload: bytes, offset: int, acked: int
     ) -> None:
         self.flow = flow

@@ -39,14 +39,15 @@ def ledger() -> str:
         ORIGIN.format(source="appliance/ledger.py"),
         "",
         "Everything that comes in, and everything that is let go, is counted once under one of these names.",
-        "`appliance replay --summary` prints those that are not zero. *Lost* marks what you may have wanted and did",
-        "not get; `--summary` marks it with `!`.",
+        "`appliance replay --summary` prints those that are not zero. *Lost*, `!` in the summary, marks what",
+        "you may have wanted and did not get.",
         "",
         *_markdown(("name", "unit", "lost", "meaning"), rows),
         "",
         "## What must add up",
         "",
-        "At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and ends with 3.",
+        "At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and",
+        "ends with 3.",
         "",
         *sums,
     ])
@@ -85,7 +86,10 @@ def with_settings(readme: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"README.md lacks {BEGIN} ... {END}")
-    rows = [(f"`{r.name}`", r.default, f"{r.meaning} Accepts {r.accepts}.", f"`{r.example}`") for r in table()]
+    rows = [
+        (f"`{row.name}`", row.default, f"{row.meaning} Accepts {row.accepts}.", f"`{row.example}`")
+        for row in table()
+    ]
     lines = _markdown(("variable", "default", "meaning", "example"), rows)
     return "\n".join([before + BEGIN, *lines, END + after])
 

@@ -37,8 +37,7 @@ Packet = tuple[int, bytes]
 
 def checksum(data: bytes) -> int:
     """RFC 1071."""
-    words = struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2))
-    total = sum(words)
+    total = sum(int.from_bytes(data[n : n + 2].ljust(2, b"\0")) for n in range(0, len(data), 2))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -55,12 +54,14 @@ def ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
     return head[:10] + checksum(head).to_bytes(2) + head[12:] + payload
 
 
-def tcp(source: Endpoint, destination: Endpoint, numbers: tuple[int, int], flags: int, payload: bytes) -> bytes:
+def tcp(ends: tuple[Endpoint, Endpoint], numbers: tuple[int, int], flags: int, payload: bytes) -> bytes:
     """RFC 9293 §3.1, in its IPv4 packet. ``numbers``: sequence and acknowledgment."""
-    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], *numbers, 5 << 4, flags, 65535, 0, 0) + payload
-    pseudo = IPv4Address(source[0]).packed + IPv4Address(destination[0]).packed + struct.pack("!HH", 6, len(segment))
+    (source, port), (destination, to) = ends
+    segment = struct.pack("!HHIIBBHHH", port, to, *numbers, 5 << 4, flags, 65535, 0, 0) + payload
+    addresses = IPv4Address(source).packed + IPv4Address(destination).packed
+    pseudo = addresses + struct.pack("!HH", 6, len(segment))
     segment = segment[:16] + checksum(pseudo + segment).to_bytes(2) + segment[18:]
-    return ipv4(source[0], destination[0], 6, segment)
+    return ipv4(source, destination, 6, segment)
 
 
 def vxlan(vni: int, frame: bytes) -> bytes:
@@ -110,7 +111,7 @@ class Connection:
         self.now += 400  # half a round trip
         acknowledged = self.next[1 - side] if flags & ACK else 0
         numbers = (self.next[side], acknowledged)
-        frame = ethernet(tcp(self.ends[side], self.ends[1 - side], numbers, flags, payload))
+        frame = ethernet(tcp((self.ends[side], self.ends[1 - side]), numbers, flags, payload))
         self.packets.append((self.now, frame if self.vni is None else vxlan(self.vni, frame)))
         self.next[side] += len(payload) + (1 if flags & (SYN | FIN) else 0)
 
@@ -142,7 +143,8 @@ def record(kind: int, content: bytes) -> bytes:
 
 
 def products(count: int) -> bytes:
-    return json.dumps([{"id": n, "name": f"product {n}", "price": 100 + 7 * n} for n in range(count)]).encode()
+    some = [{"id": n, "name": f"product {n}", "price": 100 + 7 * n} for n in range(count)]
+    return json.dumps(some).encode()
 
 
 # -- the capture
@@ -169,8 +171,9 @@ def codings() -> Connection:
         request("GET /api/products?page=all", "Accept-Encoding: gzip"),
         response("200 OK", packed, "Content-Encoding: gzip"),
     )
-    whole = products(60)
-    c.call(request("GET /api/search?q=pro"), chunked("200 OK", [whole[:900], whole[900:1000], whole[1000:]]), 17)
+    found = products(60)
+    parts = [found[:900], found[900:1000], found[1000:]]
+    c.call(request("GET /api/search?q=pro"), chunked("200 OK", parts), thinking=17)
     c.close()
     return c
 
@@ -210,7 +213,8 @@ def encrypted() -> Connection:
 def mirrored() -> Connection:
     c = Connection(47, ("172.31.0.5", 40006), ("172.31.0.9", 80), vni=4242)
     c.call(request("GET /health"), response("200 OK", b'{"healthy": true}'), thinking=1)
-    c.call(request("PUT /api/stock/3", body=b'{"units": 12}'), response("200 OK", b'{"units": 12}'), thinking=9)
+    stock = b'{"units": 12}'
+    c.call(request("PUT /api/stock/3", body=stock), response("200 OK", stock), thinking=9)
     c.close()
     return c
 

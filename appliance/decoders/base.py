@@ -18,7 +18,7 @@ class FlowDecoder:
         self.tally = ledger.tally
         self.reason = reason
 
-    def data(self, event: Data, out: list[HttpEvent]) -> None:  # noqa: ARG002
+    def data(self, event: Data, out: list[HttpEvent]) -> None:
         self.tally[self.reason] += len(event.payload)
 
     def gap(self, event: Gap, out: list[HttpEvent]) -> None:

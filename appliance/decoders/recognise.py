@@ -30,7 +30,7 @@ _METHOD = re.compile(TOKEN)
 _STATUS = b"HTTP/1."
 
 
-def recognise(prefix: bytes) -> int:
+def recognise(prefix: bytes) -> int:  # noqa: PLR0911  # one for each answer
     """One of the names above, for a non-empty prefix."""
     text = prefix.lstrip(b"\r\n")[:PREFIX_LIMIT]
     if not text:

@@ -46,7 +46,21 @@ NEVER: Final = 1 << 63
 
 
 class Connection:
-    __slots__ = ("a", "b", "closed", "due", "flow", "n", "quiet", "route", "rst", "rst_n", "rst_ts", "syn", "touch")
+    __slots__ = (
+        "a",
+        "b",
+        "closed",
+        "due",
+        "flow",
+        "n",
+        "quiet",
+        "route",
+        "rst",
+        "rst_n",
+        "rst_ts",
+        "syn",
+        "touch",
+    )
 
     def __init__(self, flow: Flow, route: bytes, ts: int) -> None:
         self.flow = flow
@@ -242,7 +256,7 @@ class Connection:
             return self.a
         return self.b if self.b.ended and self.a.seen < 0 else None
 
-    def expire(  # noqa: PLR0913
+    def expire(
         self, now: int, reorder: int, gap_wait: int, out: list[StreamEvent], ledger: Ledger
     ) -> EndReason | None:
         """Give up what has waited long enough; why the connection is over now, if it is."""

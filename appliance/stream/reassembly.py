@@ -157,8 +157,8 @@ class Reassembler:
         conn.accept(half, seg, out, self._ledger)
         self._after(conn, seg.ts, before, out)
 
-    def _replaces(self, half: Half, seg: Segment) -> bool:
-        """This segment belongs to a new connection between the same endpoints.
+    def _replaces(self, half: Half, seg: Segment) -> bool:  # noqa: PLR0911  # one for each case
+        """Whether this segment belongs to a new connection between the same endpoints.
 
         A SYN alone proves nothing on a living connection (RFC 5961 §4): it is kept until the other side
         answers it or its sender goes on from it.
@@ -211,7 +211,8 @@ class Reassembler:
         ended = conn.expire(now, limits.reorder_segments, limits.gap_wait, out, self._ledger)
         for half in (conn.a, conn.b):
             while half.cost > limits.stream_buffer:
-                lacking = half if half.hole_at >= 0 else half.peer  # the other: its effect waits for its cause
+                # The other side's hole, where an effect waits for its cause.
+                lacking = half if half.hole_at >= 0 else half.peer
                 if lacking.hole_at < 0:
                     break
                 conn.give_up(lacking, now, out, self._ledger)

@@ -9,9 +9,11 @@ nothing, and the acknowledgment numbers decide: a request whose sender had recei
 before a response is the one that it answers, provided the client was never seen to send a request
 before the previous response was over. Without that proof a response is an orphan.
 
-The same numbers find the next message boundary after a hole: where one side spoke, it had received
-whole messages, so the octet after the last one that it had acknowledged starts the next message.
-Only where the other direction was not captured at all, a start line at the front of a segment must do.
+The same numbers find the next message boundary after a hole. Where one side spoke, it had received
+whole messages, so the octet after the last one that it had acknowledged starts the other's next
+message. And who speaks after having heard more begins a message; that counts together with a start
+line at this very place, as does a start line at the front of a segment where the other direction was
+not captured at all. The exchange then carries the flaw ``resynchronised``.
 
 Bounds: ``PIPELINE`` requests waiting for responses (nginx closes after keepalive_requests 1000).
 """
@@ -81,10 +83,11 @@ class Conversation(FlowDecoder):
 
     def data(self, event: Data, out: list[HttpEvent]) -> None:
         reader = self.readers[event.side]
+        turned = event.acked > reader.acked
         reader.acked = event.acked
         reader.seen = True
         if reader.lost:
-            self._resume(reader, event, out)
+            self._resume(reader, event, turned, out)
         else:  # common case
             reader.data(event.payload, 0, event.offset, event.ts, out)
 
@@ -100,14 +103,17 @@ class Conversation(FlowDecoder):
             while self.asked:
                 self._unanswered(self.asked.popleft(), reason, event.ts, out)
 
-    def _resume(self, reader: Reader, event: Data, out: list[HttpEvent]) -> None:
-        """Look for a message boundary in a direction that has lost its own."""
+    def _resume(self, reader: Reader, event: Data, turned: bool, out: list[HttpEvent]) -> None:
+        """Look for a message boundary in a direction that has lost its own.
+
+        ``turned``: its sender had heard more of the other side than when it last spoke.
+        """
         other = self.readers[1 - reader.side]
         size = len(event.payload)
         at = other.acked - event.offset
         if 0 <= at < size:
             proven = True
-        elif not other.seen and _START[reader.kind].match(event.payload):
+        elif (turned or not other.seen) and _START[reader.kind].match(event.payload):
             at = 0
             proven = False
         else:

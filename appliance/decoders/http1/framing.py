@@ -22,7 +22,9 @@ UNDEFINED: Final = 5
 SWITCHING: Final = 101
 NO_BODY: Final = frozenset({*range(100, 200), 204, 304})
 MOST_DIGITS: Final = 18  # below 2**63, as llhttp and the servers have it
-CODINGS: Final = frozenset({b"chunked", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"})
+CODINGS: Final = frozenset(
+    {b"chunked", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"}
+)
 
 LENGTH_NAME: Final = len(b"content-length")
 CODING_NAME: Final = len(b"transfer-encoding")

@@ -117,7 +117,7 @@ class Reader:
         end = payload.find(b"\n\r\n", at)
         if end >= 0:
             head = self.heads.parse(self.kind, payload, at, end + 3)
-            if head is not None and not head.flaws:  # common case: whole, in one segment, as the grammar has it
+            if head is not None and not head.flaws:  # common case: whole, in one segment, no flaw
                 self._note_start(at, offset)
                 self._begin(head, out)
                 return end + 3
@@ -251,7 +251,7 @@ class Reader:
             if len(self.buffer) > 1:
                 self._break("chunk-malformed", out)
             return at
-        if line == b"\r\n" or line == b"\n":
+        if line in {b"\r\n", b"\n"}:
             if line == b"\n":
                 self._note("bare-lf")
             self.state = CHUNK_LINE
@@ -377,7 +377,8 @@ class Reader:
         counts.cut_head += len(self.buffer) - stop - 1
         self._drop_buffer()
         conv = self.conv
-        stream, _, _, flaws = conv.request(self, head, out) if kind == REQUEST else conv.response(self, head, out)
+        found = conv.request(self, head, out) if kind == REQUEST else conv.response(self, head, out)
+        stream, _, _, flaws = found
         if stream:
             self.stream = stream
             self.missing = 0
