@@ -185,7 +185,7 @@ REQUEST: Final = 0
 RESPONSE: Final = 1
 
 Field = tuple[bytes, bytes]
-"""A header field: name as sent, value without the blanks around it."""
+"""A header field: name as sent, value without the blanks before it; use Head.texts for showing it."""
 
 
 class Head:
@@ -206,7 +206,14 @@ class Head:
 
     def get(self, lower: bytes) -> bytes | None:
         """The first value of a field, by its lower-case name."""
-        return next((value for name, value in self.fields if name.lower() == lower), None)
+        return next((value.rstrip(b" \t") for name, value in self.fields if name.lower() == lower), None)
+
+    def texts(self) -> list[tuple[str, str]]:
+        """The fields as text: UTF-8 with replacement, no blanks around a value (RFC 9112 §5.1)."""
+        return [
+            (name.decode("utf-8", "replace"), value.rstrip(b" \t").decode("utf-8", "replace"))
+            for name, value in self.fields
+        ]
 
 
 class Request:

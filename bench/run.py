@@ -75,7 +75,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 def cpu_of_command(argv: list[str], folder: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -200,7 +200,7 @@ def main() -> None:
     print(flush=True)
     if not arguments.quick:  # each in a process of its own: what was measured before leaves its mark
         for which in ("million", "idle"):
-            subprocess.run([sys.executable, "-m", "bench.run", "--memory", which], check=True)  # noqa: S603
+            subprocess.run([sys.executable, "-m", "bench.run", "--memory", which], check=True)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _response(message: HttpMessage | None) -> dict[str, object] | None:
 def _common(message: HttpMessage) -> dict[str, object]:
     content = message.content
     return {
-        "headers": [[_text(name), _text(value)] for name, value in message.head.fields],
+        "headers": message.head.texts(),
         "body": {"length": content.length, "sha256": content.sha256(), "complete": content.complete},
         "time": message.ts / NANOSECONDS,
     }

@@ -22,6 +22,7 @@ class Steps:
     def __init__(self, *, base: int = 5000, limits: StreamLimits | None = None, route: bytes = CLIENT) -> None:
         self.ledger = Ledger()
         self.streams = Reassembler(self.ledger, limits)
+        self.events: list[StreamEvent] = []  # all so far
         self.base = base
         self.now = T0
         self.route = route
@@ -55,6 +56,7 @@ class Steps:
 
     def said(self, events: list[StreamEvent]) -> list[str]:
         """The events as text; the ledger must add up after each step."""
+        self.events += events
         faults = [f for f in self.ledger.unbalanced() if not f.startswith("stream_bytes")]  # no decoder here
         assert faults == []
         return [describe(event) for event in events]

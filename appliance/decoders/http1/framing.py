@@ -62,9 +62,9 @@ def _framing_fields(head: Head) -> tuple[list[bytes], list[bytes]]:
     for name, value in head.fields:
         size = len(name)  # before the letters: most names differ in it
         if size == LENGTH_NAME and name.lower() == b"content-length":
-            lengths.append(value)
+            lengths.append(value.rstrip(b" \t"))
         elif size == CODING_NAME and name.lower() == b"transfer-encoding":
-            codings.append(value)
+            codings.append(value.rstrip(b" \t"))
     return lengths, codings
 
 

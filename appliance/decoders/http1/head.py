@@ -90,8 +90,6 @@ class HeadParser:
             self._found = _Fields()
             self._llhttp = httptools.HttpResponseParser(self._found)
             return None
-        if b" \r\n" in lines or b"\t" in lines:  # llhttp keeps blanks at the end of a value
-            return [(name, value.rstrip(b" \t")) for name, value in fields]
         return fields
 
 
