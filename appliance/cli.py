@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from appliance import plugin
@@ -61,7 +62,7 @@ def _request(arguments: argparse.Namespace, output: BinaryIO) -> Replay:
 
 
 def _output(path: str, stack: ExitStack) -> BinaryIO:
-    return sys.stdout.buffer if path == "-" else stack.enter_context(open(path, "wb"))
+    return sys.stdout.buffer if path == "-" else stack.enter_context(Path(path).open("wb"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,12 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 a file was cut short or is no capture; 2 usage or settings; "
         "3 the ledger does not add up (a defect, please report it); 130 interrupted.",
     )
-    one.add_argument("files", nargs="+", metavar="FILE", help='capture files, one timeline; "-" is standard input')
+    one.add_argument(
+        "files", nargs="+", metavar="FILE", help='capture files, one timeline; "-" is standard input'
+    )
     formats = plugin.names("appliance.formats")
     one.add_argument("--format", choices=formats, default="messages", help="default: %(default)s")
     one.add_argument("--output", default="-", metavar="PATH", help="instead of standard output")
     one.add_argument("--summary", action="store_true", help="print the ledger to standard error")
-    one.add_argument("--allow-cut", action="store_true", help="a file that ends in the middle of a record is no error")
+    one.add_argument(
+        "--allow-cut", action="store_true", help="a file that ends in the middle of a record is no error"
+    )
     one.add_argument("--no-progress", action="store_true", help="no progress bar for large files")
     return parser
 

@@ -99,8 +99,10 @@ class Pairer:
 
     def _body(self, key: int, event: Body) -> None:
         one = self._open.get(key)
-        message = None if one is None else (
-            one.exchange.request if event.kind == REQUEST else one.exchange.response
+        message = (
+            None
+            if one is None
+            else (one.exchange.request if event.kind == REQUEST else one.exchange.response)
         )
         tally = self._ledger.tally
         size = len(event.data)
@@ -190,4 +192,3 @@ class Pairer:
         while self._cost > enough and self._open:
             for key in list(islice(self._open, 64)):
                 self._emit(key, out, "evicted")
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, Final, Protocol
@@ -82,7 +81,9 @@ def replay(settings: Settings, request: Replay) -> int:
     if request.summary:
         sys.stderr.write(render(ledger))
     elif ledger.unbalanced():
-        sys.stderr.write("".join(f"appliance: the ledger does not add up: {f}\n" for f in ledger.unbalanced()))
+        sys.stderr.write(
+            "".join(f"appliance: the ledger does not add up: {f}\n" for f in ledger.unbalanced())
+        )
     return _verdict(source, ledger, request, interrupted=interrupted)
 
 
@@ -103,15 +104,10 @@ def _copy(source: CaptureFiles, pipeline: Pipeline, form: Format, request: Repla
     finally:
         if progress is not None:
             progress.close()
-    _write_all(pipeline.close(), form, request.output)
+    request.output.writelines(form.write(exchange) for exchange in pipeline.close())
     write(form.end())
     request.output.flush()
     return interrupted
-
-
-def _write_all(exchanges: Iterable[HttpExchange], form: Format, output: BinaryIO) -> None:
-    for exchange in exchanges:
-        output.write(form.write(exchange))
 
 
 def _verdict(source: CaptureFiles, ledger: Ledger, request: Replay, *, interrupted: bool) -> int:

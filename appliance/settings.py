@@ -95,7 +95,9 @@ class Settings(BaseSettings):
     ] = Field(default=None, alias="APP_PORTS")
     app_port: Annotated[
         Ports,
-        Doc("a comma list of TCP ports, 1 to 65535", "The old name; counts where APP_PORTS is not set.", "80"),
+        Doc(
+            "a comma list of TCP ports, 1 to 65535", "The old name; counts where APP_PORTS is not set.", "80"
+        ),
     ] = Field(default=None, alias="APP_PORT")
     mirror_vnis: Annotated[
         Vnis,
@@ -118,8 +120,11 @@ class Settings(BaseSettings):
     ] = Field(default=600, alias="SNIFFER_FLOW_IDLE_SECONDS")
     max_flows: Annotated[
         int,
-        Doc("a number of connections, 1 to 10000000", "Connections followed at a time; the one silent the "
-            "longest goes first.", "250000"),
+        Doc(
+            "a number of connections, 1 to 10000000",
+            "Connections followed at a time; the one silent the longest goes first.",
+            "250000",
+        ),
         Field(ge=1, le=10_000_000),
     ] = Field(default=100_000, alias="SNIFFER_MAX_FLOWS")
     stream_buffer: Annotated[
@@ -137,8 +142,12 @@ class Settings(BaseSettings):
     ] = Field(default=10, alias="SNIFFER_GAP_WAIT_SECONDS")
     reorder_segments: Annotated[
         int,
-        Doc("a number of segments, 0 to 100000", "How many further segments of a connection the capture may "
-            "have put before an octet that the peer has acknowledged; 0 gives it up at once.", "0"),
+        Doc(
+            "a number of segments, 0 to 100000",
+            "How many further segments of a connection the capture may "
+            "have put before an octet that the peer has acknowledged; 0 gives it up at once.",
+            "0",
+        ),
         Field(ge=0, le=100_000),
     ] = Field(default=32, alias="SNIFFER_REORDER_SEGMENTS")
     exchange_memory: Annotated[
@@ -198,7 +207,7 @@ def table() -> list[Row]:
     rows = []
     for field in Settings.model_fields.values():
         doc = next(item for item in field.metadata if isinstance(item, Doc))
-        default = doc.default or ("–" if field.default in (None, "") else str(field.default))
+        default = doc.default or ("-" if field.default in (None, "") else str(field.default))
         rows.append(Row(str(field.alias), default, doc.meaning, doc.accepts, doc.example))
     return rows
 
@@ -215,7 +224,9 @@ def load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         names = {str(fault["loc"][0]) for fault in error.errors()}
-        lines += [f"{name}={os.environ.get(name, '')!r}: accepts {known[name].accepts}" for name in sorted(names)]
+        lines += [
+            f"{name}={os.environ.get(name, '')!r}: accepts {known[name].accepts}" for name in sorted(names)
+        ]
         raise SettingsError(lines) from None
     if lines:
         raise SettingsError(lines)

@@ -10,8 +10,7 @@ def render(ledger: Ledger) -> str:
     shown: set[str] = set()
     lines: list[str] = []
     for left, right in IDENTITIES:
-        for name in left:
-            lines.append(_line(ledger, name, 0))
+        lines += [_line(ledger, name, 0) for name in left]
         lines += [_line(ledger, name, 2) for name in right if ledger.tally[name]]
         shown.update(left, right)
     rest = [name for name, n in ledger.tally.items() if n and name not in shown]

@@ -25,7 +25,13 @@ from appliance.model import ACK, LINK_ETHERNET, PSH, SYN, Frame
 START = 1_700_000_000_000_000_000
 VNI = 123
 _AGENTS = (b"okhttp/4.12.0", b"python-requests/2.32", b"Go-http-client/1.1", b"axios/1.7.2")
-_PATHS = (b"/v1/orders", b"/v1/orders/%d", b"/v2/users/%d/profile", b"/v1/search?q=%d&limit=20", b"/v1/carts/%d/items")
+_PATHS = (
+    b"/v1/orders",
+    b"/v1/orders/%d",
+    b"/v2/users/%d/profile",
+    b"/v1/search?q=%d&limit=20",
+    b"/v1/carts/%d/items",
+)
 _ETHERNET = b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\x00"
 _IP = struct.Struct(">BBHHHBBHII")
 _TCP = struct.Struct(">HHIIBBHHH")
@@ -142,7 +148,9 @@ class Load:
 def _json(dice: random.Random, size: int) -> bytes:
     items: list[dict[str, object]] = []
     while len(json.dumps(items)) < size:
-        items.append({"id": dice.getrandbits(40), "name": f"item {dice.randrange(1000)}", "price": dice.random()})
+        items.append(
+            {"id": dice.getrandbits(40), "name": f"item {dice.randrange(1000)}", "price": dice.random()}
+        )
         if len(items) == 1 and len(json.dumps(items)) > size:
             return json.dumps({"id": dice.randrange(1000)}).encode()
     return json.dumps(items).encode()

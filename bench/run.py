@@ -137,10 +137,13 @@ def reading(folder: Path, rounds: int) -> None:
     path = folder / "load.pcap"
     frames = sum(len(batch) for batch in CaptureFiles([str(path)]))
     times = _interleaved(
-        {"ours": lambda: cpu(lambda: stage(path, "read")), "scapy": lambda: cpu(lambda: scapy_read(path))}, rounds
+        {"ours": lambda: cpu(lambda: stage(path, "read")), "scapy": lambda: cpu(lambda: scapy_read(path))},
+        rounds,
     )
     ours, theirs = (statistics.median(times[name]) / frames * 1e6 for name in ("ours", "scapy"))
-    print(f"\nreading a record: ours {ours:.2f} us, scapy's RawPcapReader {theirs:.2f} us, {theirs / ours:.1f} times")
+    print(
+        f"\nreading a record: ours {ours:.2f} us, scapy's RawPcapReader {theirs:.2f} us, {theirs / ours:.1f} times"
+    )
 
 
 def resident() -> float:
@@ -162,7 +165,9 @@ def memory_of_a_million() -> None:
         if n in (100_000, 900_000):
             marks.append(resident())
     grown = marks[1] - marks[0]
-    print(f"a million packets: {marks[0]:.0f} MiB after a tenth, {marks[1]:.0f} MiB after nine ({grown:+.1f})")
+    print(
+        f"a million packets: {marks[0]:.0f} MiB after a tenth, {marks[1]:.0f} MiB after nine ({grown:+.1f})"
+    )
 
 
 def memory_of_idle(connections: int = 50_000) -> None:
@@ -180,7 +185,9 @@ def memory_of_idle(connections: int = 50_000) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test: small loads, one round")
     parser.add_argument("--memory", choices=["million", "idle"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -33,24 +33,26 @@ def pages() -> dict[Path, str]:
 def ledger() -> str:
     rows = [(f"`{name}`", one.unit, "yes" if one.lost else "", one.meaning) for name, one in TABLE.items()]
     sums = [f"    {' + '.join(left)}\n        = {_terms(right)}\n" for left, right in IDENTITIES]
-    return "\n".join([
-        "# The ledger",
-        "",
-        ORIGIN.format(source="appliance/ledger.py"),
-        "",
-        "Everything that comes in, and everything that is let go, is counted once under one of these names.",
-        "`appliance replay --summary` prints those that are not zero. *Lost*, `!` in the summary, marks what",
-        "you may have wanted and did not get.",
-        "",
-        *_markdown(("name", "unit", "lost", "meaning"), rows),
-        "",
-        "## What must add up",
-        "",
-        "At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and",
-        "ends with 3.",
-        "",
-        *sums,
-    ])
+    return "\n".join(
+        [
+            "# The ledger",
+            "",
+            ORIGIN.format(source="appliance/ledger.py"),
+            "",
+            "Everything that comes in, and everything that is let go, is counted once under one of these names.",
+            "`appliance replay --summary` prints those that are not zero. *Lost*, `!` in the summary, marks what",
+            "you may have wanted and did not get.",
+            "",
+            *_markdown(("name", "unit", "lost", "meaning"), rows),
+            "",
+            "## What must add up",
+            "",
+            "At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and",
+            "ends with 3.",
+            "",
+            *sums,
+        ]
+    )
 
 
 def _terms(names: Sequence[str]) -> str:
@@ -60,24 +62,26 @@ def _terms(names: Sequence[str]) -> str:
 
 
 def flaws() -> str:
-    return "\n".join([
-        "# Flaws",
-        "",
-        ORIGIN.format(source="appliance/flaws.py"),
-        "",
-        "What may be wrong with a call. A flaw is `name` or `name:octets`.",
-        "",
-        "## Of a request or a response",
-        "",
-        "With `request-` or `response-` in front: `response-gap:1448`.",
-        "",
-        *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in MESSAGE_FLAWS.items()]),
-        "",
-        "## Of the call",
-        "",
-        *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in EXCHANGE_FLAWS.items()]),
-        "",
-    ])
+    return "\n".join(
+        [
+            "# Flaws",
+            "",
+            ORIGIN.format(source="appliance/flaws.py"),
+            "",
+            "What may be wrong with a call. A flaw is `name` or `name:octets`.",
+            "",
+            "## Of a request or a response",
+            "",
+            "With `request-` or `response-` in front: `response-gap:1448`.",
+            "",
+            *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in MESSAGE_FLAWS.items()]),
+            "",
+            "## Of the call",
+            "",
+            *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in EXCHANGE_FLAWS.items()]),
+            "",
+        ]
+    )
 
 
 def with_settings(readme: str) -> str:

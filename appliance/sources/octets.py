@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from pathlib import Path
 from typing import BinaryIO, Final
 
 PIECE: Final = 1 << 18  # more costs page faults (1.25 against 1.0 us a record at 1 MiB)
@@ -23,7 +24,7 @@ class Damaged(Exception):  # noqa: N818  # a statement about the file, not about
 class Octets:
     def __init__(self, path: str) -> None:
         """Raises OSError where the file cannot be opened."""
-        self._file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
+        self._file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115  # close()
         self.consumed = 0  # octets read of the file as it is stored
         self._ahead = self._raw()
         self._gunzip = zlib.decompressobj(_GZIP_WINDOW) if self._ahead[:2] == _GZIP else None

@@ -16,10 +16,10 @@ length. It is the oracle in the tests.
 from __future__ import annotations
 
 import heapq
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from appliance.model import Frame
@@ -36,6 +36,7 @@ _MAGIC: Final[dict[bytes, tuple[str, int]]] = {  # byte order, nanoseconds in a 
     b"\xa1\xb2\x3c\x4d": (">", 1),
 }
 _SECOND: Final = 1_000_000_000
+END: Final = "is the end"  # of a file that is whole
 
 
 class Fault(NamedTuple):
@@ -71,9 +72,9 @@ class CaptureFiles:
         """Of all files together; None where one of them has no length, as standard input."""
         total = 0
         for path in self.paths:
-            if path == "-" or not os.path.isfile(path):
+            if path == "-" or not Path(path).is_file():
                 return None
-            total += os.path.getsize(path)
+            total += Path(path).stat().st_size
         return total
 
     def __iter__(self) -> Iterator[list[Frame]]:
@@ -135,15 +136,13 @@ def _classic(
     frames: list[Frame] = []
     base, at, number = 0, FILE_HEADER, 1
     second, whole = -1, 0  # a second's nanoseconds are worked out once for all of its records
-    reason = ""
-    while True:
+    more = True
+    while more:
         end = len(buffer)
         while at + RECORD_HEADER <= end:  # common case: a whole record in the buffer
             seconds, fraction, captured, wire = header(buffer, at)
             stop = at + RECORD_HEADER + captured
             if stop > end:
-                if captured > RECORD_LIMIT:
-                    reason = f"announces {captured} octets, more than the {RECORD_LIMIT} that a record may have"
                 break
             if seconds != second:
                 second, whole = seconds, seconds * _SECOND
@@ -153,29 +152,31 @@ def _classic(
             if len(frames) == batch:
                 yield frames
                 frames = []
-        piece = b""
-        if not reason:
-            try:
-                piece = octets.read()
-            except Damaged as error:
-                reason = f"cannot be read: {error}"
-        if not piece:
-            break
         base += at
-        buffer = buffer[at:] + piece
+        buffer, why = _go_on(octets, buffer[at:], header)
         at = 0
+        more = not why
     if frames:
         yield frames
-    if not reason and len(buffer) > at:
-        reason = f"is cut short: {len(buffer) - at} of {_wanted(header, buffer, at)} octets are there"
-    if reason:
-        fault(f"record {number} at octet {base + at} {reason}")
+    if why != END:
+        fault(f"record {number} at octet {base} {why}")
 
 
-def _wanted(header: Callable[[bytes, int], tuple[int, ...]], buffer: bytes, at: int) -> int:
-    if len(buffer) - at < RECORD_HEADER:
-        return RECORD_HEADER
-    return RECORD_HEADER + header(buffer, at)[2]
+def _go_on(octets: Octets, rest: bytes, header: Callable[[bytes, int], tuple[int, ...]]) -> tuple[bytes, str]:
+    """What follows in the file behind ``rest``, or why nothing does; END between two records."""
+    wanted = RECORD_HEADER
+    if len(rest) >= RECORD_HEADER:
+        captured = header(rest, 0)[2]
+        wanted += captured
+        if captured > RECORD_LIMIT:
+            return rest, f"announces {captured} octets, more than the {RECORD_LIMIT} that a record may have"
+    try:
+        piece = octets.read()
+    except Damaged as error:
+        return rest, f"cannot be read: {error}"
+    if piece:
+        return rest + piece, ""
+    return rest, f"is cut short: {len(rest)} of {wanted} octets are there" if rest else END
 
 
 def _merge(readers: list[Iterator[list[Frame]]], size: int) -> Iterator[list[Frame]]:

@@ -84,7 +84,9 @@ class Pcapng:
         if not self._have(_LEAST):
             if self._at == len(self._buffer):
                 return None
-            raise _Broken(f"is cut short: {len(self._buffer) - self._at} of at least {_LEAST} octets are there")
+            raise _Broken(
+                f"is cut short: {len(self._buffer) - self._at} of at least {_LEAST} octets are there"
+            )
         at = self._at
         if self._buffer[at : at + 4] == SECTION:
             order = _ORDERS.get(self._buffer[at + 8 : at + 12])
@@ -137,7 +139,9 @@ class Pcapng:
             raise _Broken(f"names interface {number}, but its section has described {len(self._interfaces)}")
         return self._interfaces[number]
 
-    def _frame(self, interface: Interface, time: tuple[int, int], data: bytes, captured: int, wire: int) -> Frame:
+    def _frame(
+        self, interface: Interface, time: tuple[int, int], data: bytes, captured: int, wire: int
+    ) -> Frame:
         if len(data) < captured:
             raise _Broken(f"announces {captured} octets of a packet and has {len(data)}")
         units = time[0] << 32 | time[1]

@@ -66,7 +66,9 @@ def test_the_captures_are_here() -> None:
     assert len(NAMES) == 72
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in {"zeek-zero-length-with-drops", *OPTIONAL_MISSED}])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in {"zeek-zero-length-with-drops", *OPTIONAL_MISSED}]
+)
 def test_capture(name: str, check: ModuleType) -> None:
     entry = next(e for e in MANIFEST if e["name"] == name)
     got, code, said = replay(SHARED / entry["file"], "--summary")

@@ -19,7 +19,9 @@ SERVER = reverse_route(CLIENT)
 class Steps:
     """``c`` and ``s`` send a segment from client or server and return what came out, as text."""
 
-    def __init__(self, *, base: int = 5000, limits: StreamLimits | None = None, route: bytes = CLIENT) -> None:
+    def __init__(
+        self, *, base: int = 5000, limits: StreamLimits | None = None, route: bytes = CLIENT
+    ) -> None:
         self.ledger = Ledger()
         self.streams = Reassembler(self.ledger, limits)
         self.events: list[StreamEvent] = []  # all so far
@@ -38,12 +40,24 @@ class Steps:
         return self.said(self.streams.feed([Segment(route, self.now, seq, number, flags, payload, missing)]))
 
     def c(
-        self, seq: int, payload: bytes = b"", ack: int | None = 0, flags: int = 0, missing: int = 0, ms: float = 1
+        self,
+        seq: int,
+        payload: bytes = b"",
+        ack: int | None = 0,
+        flags: int = 0,
+        missing: int = 0,
+        ms: float = 1,
     ) -> list[str]:
         return self._send(self.route, seq, payload, ack, flags, missing, ms)
 
     def s(
-        self, seq: int, payload: bytes = b"", ack: int | None = 0, flags: int = 0, missing: int = 0, ms: float = 1
+        self,
+        seq: int,
+        payload: bytes = b"",
+        ack: int | None = 0,
+        flags: int = 0,
+        missing: int = 0,
+        ms: float = 1,
     ) -> list[str]:
         return self._send(reverse_route(self.route), seq, payload, ack, flags, missing, ms)
 

@@ -169,7 +169,13 @@ def test_hole_is_given_up_when_the_direction_holds_too_much() -> None:
     assert steps.c(10, b"b" * 10) == []
     assert steps.c(20, b"c" * 10) == []
     assert steps.c(30, b"d" * 10) == []  # at the limit
-    assert steps.c(40, b"e" * 10) == ["c~10", "c:" + "b" * 10, "c:" + "c" * 10, "c:" + "d" * 10, "c:" + "e" * 10]
+    assert steps.c(40, b"e" * 10) == [
+        "c~10",
+        "c:" + "b" * 10,
+        "c:" + "c" * 10,
+        "c:" + "d" * 10,
+        "c:" + "e" * 10,
+    ]
 
 
 def test_memory_of_all_connections_is_bounded() -> None:

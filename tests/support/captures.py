@@ -10,7 +10,9 @@ from appliance.model import LINK_ETHERNET, Frame
 SECOND = 1_000_000_000
 
 
-def pcap(frames: Iterable[Frame], *, order: str = "<", nano: bool = False, link: int = LINK_ETHERNET) -> bytes:
+def pcap(
+    frames: Iterable[Frame], *, order: str = "<", nano: bool = False, link: int = LINK_ETHERNET
+) -> bytes:
     magic = 0xA1B23C4D if nano else 0xA1B2C3D4
     out = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262_144, link)
     for frame in frames:
@@ -40,6 +42,11 @@ def interface(link: int = LINK_ETHERNET, snap: int = 0, options: bytes = b"", or
 
 def enhanced(number: int, units: int, data: bytes, wire: int | None = None, order: str = "<") -> bytes:
     head = struct.pack(
-        order + "IIIII", number, units >> 32, units & 0xFFFFFFFF, len(data), len(data) if wire is None else wire
+        order + "IIIII",
+        number,
+        units >> 32,
+        units & 0xFFFFFFFF,
+        len(data),
+        len(data) if wire is None else wire,
     )
     return block(6, head + data, order)
