@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from appliance import plugin
-from appliance.service import INTERRUPTED, OK, USAGE, Replay, release, replay
+from appliance.service import INCOMPLETE, INTERRUPTED, OK, USAGE, Replay, release, replay
 from appliance.settings import SettingsError, load
 
 _WIDTH: Final = 160  # of a table that goes to a file
+_FIRST_FREE: Final = 3  # file descriptors 0 to 2 are the standard streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,22 +30,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             _say(line)
         return USAGE
+    if any(_same(arguments.output, path) for path in arguments.files):
+        _say(f"--output {arguments.output}: is also an input")
+        return USAGE
     try:
         with ExitStack() as stack:
-            try:
-                output = _output(arguments.output, stack)
-            except OSError as error:
-                _say(f"--output {arguments.output}: {error.strerror}")
-                return USAGE
-            return replay(settings, _request(arguments, output))
+            return replay(settings, _request(arguments, _output(arguments.output, stack)))
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return OK
     except OSError as error:
-        _say(f"the output cannot be written: {error.strerror}")
-        return INTERRUPTED
+        _forget_output()
+        where = "standard output" if arguments.output == "-" else f"--output {arguments.output}"
+        _say(f"{where}: cannot be written: {error.strerror or error}")
+        return INCOMPLETE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _same(output: str, path: str) -> bool:
+    """Writing would destroy what is to be read."""
+    try:
+        return "-" not in (output, path) and Path(output).is_file() and Path(output).samefile(path)
+    except OSError:  # no such file yet, or cannot be read: said when it is opened
+        return False
+
+
+def _forget_output() -> None:
+    """What is still buffered has nowhere to go; without this the interpreter tries again as it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _request(arguments: argparse.Namespace, output: BinaryIO) -> Replay:
@@ -75,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         "replay",
         help="capture files in, API calls out",
         description="Turn capture files (pcap, pcapng, gzip of either) into API calls, in capture time.",
-        epilog="Exit codes: 0 done; 1 a file was cut short or is no capture; 2 usage or settings; "
+        epilog="Exit codes: 0 done; 1 a file was cut short or is no capture, or the output cannot be "
+        "written; 2 usage or settings; "
         "3 the ledger does not add up (a defect, please report it); 130 interrupted.",
     )
     one.add_argument(
@@ -98,5 +113,20 @@ def _say(text: str) -> None:
 
 def run() -> NoReturn:
     """The installed command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: end with what is done
-    sys.exit(main())
+    _complete_streams()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before or after the work itself
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _complete_streams() -> None:
+    """Closed standard streams (``<&-``) become empty ones; else our files would get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:
+        pass
+    os.close(number)
+    # Python has None for a stream that was closed when it started.
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, Protocol
 
 from appliance import plugin
 from appliance.formats import FormatOptions
+from appliance.interrupt import Interrupts
 from appliance.ledger import Ledger
 from appliance.model import HttpExchange
 from appliance.pipeline import Pipeline
@@ -22,7 +23,7 @@ from appliance.sources.pcap import CaptureFiles
 from appliance.summary import render
 
 OK: Final = 0
-INCOMPLETE: Final = 1  # a file was cut short, or is no capture
+INCOMPLETE: Final = 1  # a file was cut short, or is no capture; the output cannot be written
 USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
@@ -66,7 +67,7 @@ def release() -> str:
 
 
 def replay(settings: Settings, request: Replay) -> int:
-    """The exit code. Raises BrokenPipeError where nobody reads the output any more."""
+    """The exit code. Raises OSError where the output cannot be written, KeyboardInterrupt where pressed twice."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
@@ -78,6 +79,8 @@ def replay(settings: Settings, request: Replay) -> int:
     interrupted = _copy(source, pipeline, form, request)
     for fault in source.faults:
         sys.stderr.write(f"appliance: {fault}\n")
+    if interrupted:
+        sys.stderr.write("appliance: interrupted: the calls are those of what had been read\n")
     if request.summary:
         sys.stderr.write(render(ledger))
     elif ledger.unbalanced():
@@ -91,23 +94,22 @@ def _copy(source: CaptureFiles, pipeline: Pipeline, form: Format, request: Repla
     """Everything from the source to the output; whether the user interrupted it."""
     write = request.output.write
     progress = _progress(source, request)
-    interrupted = False
     write(form.begin())
-    try:
-        for batch in source:
-            for exchange in pipeline.feed(batch):
-                write(form.write(exchange))
+    with Interrupts() as interrupts:
+        try:
+            for batch in interrupts.until(source):
+                for exchange in pipeline.feed(batch):
+                    write(form.write(exchange))
+                if progress is not None:
+                    progress.update(source.octets_read)
+        finally:
             if progress is not None:
-                progress.update(source.octets_read)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        if progress is not None:
-            progress.close()
-    request.output.writelines(form.write(exchange) for exchange in pipeline.close())
-    write(form.end())
-    request.output.flush()
-    return interrupted
+                progress.close()
+        for exchange in pipeline.close():
+            write(form.write(exchange))
+        write(form.end())
+        request.output.flush()
+    return interrupts.requested
 
 
 def _verdict(source: CaptureFiles, ledger: Ledger, request: Replay, *, interrupted: bool) -> int:

@@ -2,7 +2,8 @@
 
 Contract: ``load`` returns valid settings or raises ``SettingsError``, whose lines each name the variable,
 its value and what it accepts. A ``SNIFFER_*`` name that nobody knows is an error: a misspelt limit must
-not pass silently. An empty variable counts as not set, as for the predecessor.
+not pass silently. An empty variable counts as not set, as for the predecessor. What the predecessor reads
+and replay has no use for (``ELSEWHERE``) is accepted.
 ``table`` is the documentation: the README's settings section is generated from it (``make docs``).
 """
 
@@ -24,6 +25,7 @@ from appliance.pipeline import PipelineOptions
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
+_DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _PORT_MAX: Final = 65_535
 
 
@@ -41,8 +43,8 @@ def _ports(value: object) -> object:
     ports = set()
     for item in value.split(","):
         text = item.strip()
-        if not (text.isascii() and text.isdigit() and 0 < int(text) <= _PORT_MAX):
-            raise ValueError(text)
+        if not (_DIGITS.fullmatch(text) and 0 < int(text) <= _PORT_MAX):
+            raise ValueError("not a port")  # not the text itself: it need not be UTF-8
         ports.add(int(text))
     return frozenset(ports)
 
@@ -56,25 +58,25 @@ def _size(value: object) -> object:
         return value
     match = _SIZE.fullmatch(value.strip())
     if match is None:
-        raise ValueError(value)
+        raise ValueError("not a size")  # not the text itself: it need not be UTF-8
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """What the table says of a variable beside its default."""
+    """What the table says of a variable, beside what its field says: default and range."""
 
-    accepts: str
+    accepts: str  # {range} stands for the field's
     meaning: str
     example: str
-    default: str = ""
+    default: str = ""  # where the field's own says nothing to people
 
 
-_OCTETS: Final = "a number of octets such as 4194304, 4096k or 4mb"
-_SECONDS: Final = "a number of seconds, at least 1"
+_OCTETS: Final = "{range}, in octets or with a unit: 4194304, 4096k, 4mb"
+_SECONDS: Final = "{range} seconds"
 Ports = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ports)]
 Vnis = Annotated[VniSelection | None, NoDecode, BeforeValidator(_vnis)]
-Size = Annotated[int, NoDecode, BeforeValidator(_size), Field(ge=1024, le=1 << 40)]
+Size = Annotated[int, NoDecode, BeforeValidator(_size)]
 
 
 class Settings(BaseSettings):
@@ -111,7 +113,8 @@ class Settings(BaseSettings):
     ] = Field(default=None, alias="SNIFFER_MIRROR_VNIS")
     body_limit: Annotated[
         Size,
-        Doc(_OCTETS, "Octets kept of each body; the rest is counted and flagged.", "4mb", "1 MiB"),
+        Doc(_OCTETS, "Octets kept of each body; the rest is counted and flagged.", "4mb"),
+        Field(ge=0, le=1 << 40),
     ] = Field(default=1 << 20, alias="USAGE_LOGGERS_BODY_LIMIT")
     flow_idle_seconds: Annotated[
         int,
@@ -121,7 +124,7 @@ class Settings(BaseSettings):
     max_flows: Annotated[
         int,
         Doc(
-            "a number of connections, 1 to 10000000",
+            "{range} connections",
             "Connections followed at a time; the one silent the longest goes first.",
             "250000",
         ),
@@ -129,11 +132,13 @@ class Settings(BaseSettings):
     ] = Field(default=100_000, alias="SNIFFER_MAX_FLOWS")
     stream_buffer: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that one direction of a connection may hold behind a hole.", "16mb", "4 MiB"),
+        Doc(_OCTETS, "Octets that one direction of a connection may hold behind a hole.", "16mb"),
+        Field(ge=1024, le=1 << 40),
     ] = Field(default=4 << 20, alias="SNIFFER_STREAM_BUFFER")
     stream_memory: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that all connections together may hold behind holes.", "1gb", "256 MiB"),
+        Doc(_OCTETS, "Octets that all connections together may hold behind holes.", "1gb"),
+        Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_STREAM_MEMORY")
     gap_wait_seconds: Annotated[
         int,
@@ -143,7 +148,7 @@ class Settings(BaseSettings):
     reorder_segments: Annotated[
         int,
         Doc(
-            "a number of segments, 0 to 100000",
+            "{range} segments",
             "How many further segments of a connection the capture may "
             "have put before an octet that the peer has acknowledged; 0 gives it up at once.",
             "0",
@@ -152,7 +157,8 @@ class Settings(BaseSettings):
     ] = Field(default=32, alias="SNIFFER_REORDER_SEGMENTS")
     exchange_memory: Annotated[
         Size,
-        Doc(_OCTETS, "Octets kept of all calls that are not complete yet.", "1gb", "256 MiB"),
+        Doc(_OCTETS, "Octets kept of all calls that are not complete yet.", "1gb"),
+        Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
     dyno: Annotated[
         str,
@@ -178,7 +184,10 @@ class Settings(BaseSettings):
         return self.dyno or socket.gethostname() or "unknown"
 
 
-ELSEWHERE: Final = (  # the predecessor's variables that have no effect on replay (spec §4.2)
+ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (spec §2.4, §4.2)
+    "NET_DEVICE",
+    "VPC_MIRROR_DEVICE",
+    "K8S_INPUT",
     "SNIFFER_ENGINE",
     "SNIFFER_MIRROR_VXLANPORT",
     "SNIFFER_REALIP_HEADER",
@@ -191,6 +200,12 @@ ELSEWHERE: Final = (  # the predecessor's variables that have no effect on repla
     "SNIFFER_DEBUG_EXPORT",
     "SNIFFER_DEBUG_DEAL_ID",
     "SNIFFER_DEBUG_HTTP_ENDPOINT",
+    "USAGE_LOGGERS_URL",
+    "USAGE_LOGGERS_RULES",
+    "USAGE_LOGGERS_DISABLE",
+    "USAGE_LOGGERS_BUNDLE_SIZE",
+    "USAGE_LOGGERS_MESSAGE_QUEUE_SIZE",
+    "USAGE_LOGGERS_BUNDLE_QUEUE_SIZE",
 )
 
 
@@ -207,9 +222,24 @@ def table() -> list[Row]:
     rows = []
     for field in Settings.model_fields.values():
         doc = next(item for item in field.metadata if isinstance(item, Doc))
-        default = doc.default or ("-" if field.default in (None, "") else str(field.default))
-        rows.append(Row(str(field.alias), default, doc.meaning, doc.accepts, doc.example))
+        default = doc.default or ("-" if field.default is None else _amount(field.default, doc))
+        accepts = doc.accepts.format(range=_range(field.metadata, doc))
+        rows.append(Row(str(field.alias), default, doc.meaning, accepts, doc.example))
     return rows
+
+
+def _range(metadata: list[object], doc: Doc) -> str:
+    """``ge`` and ``le`` of the field's constraints."""
+    ends = [getattr(item, name) for name in ("ge", "le") for item in metadata if hasattr(item, name)]
+    return " to ".join(_amount(end, doc) for end in ends)
+
+
+def _amount(number: int | str, doc: Doc) -> str:
+    """Octets in the largest unit that leaves no rest."""
+    if not isinstance(number, int) or not number or doc.accepts != _OCTETS:
+        return str(number)
+    power = next(n for n in (4, 3, 2, 1, 0) if number % (1 << 10 * n) == 0)
+    return f"{number >> 10 * power}{('', ' KiB', ' MiB', ' GiB', ' TiB')[power]}"
 
 
 def load() -> Settings:

@@ -40,12 +40,13 @@ KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
 class _Side:
     """What a probe knows of one direction."""
 
-    __slots__ = ("acked", "buffer", "certain", "passed", "start")
+    __slots__ = ("acked", "buffer", "certain", "joined", "passed", "start")
 
     def __init__(self) -> None:
         self.buffer = bytearray()  # from a place where a message may start
         self.start = 0  # position of buffer[0]; -1: no such place is known
         self.certain = True  # start is the true beginning: what is there decides
+        self.joined = -1  # position of the first octet of a direction joined in the middle
         self.acked = -1
         self.passed = 0  # octets let go
 
@@ -69,6 +70,8 @@ class Probe(FlowDecoder):
         self.tally["probe_held_bytes"] += size
         if side.start < 0:
             at = self.sides[1 - event.side].acked - event.offset
+            if side.passed == 1 and event.offset == side.joined + 1:
+                at = 0  # what came before was a keep-alive probe's octet (RFC 9293 §3.8.4)
             if not 0 <= at < size:
                 side.passed += size
                 return
@@ -93,7 +96,7 @@ class Probe(FlowDecoder):
         self._let_go(event.side)
         side.certain = False
         if event.length is None:  # joined: its first octet may be the start of a message
-            side.start = event.offset
+            side.start = side.joined = event.offset
 
     def end(self, event: End, out: list[HttpEvent]) -> None:
         self.events.append(event)

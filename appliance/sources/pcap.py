@@ -71,10 +71,13 @@ class CaptureFiles:
     def octets_total(self) -> int | None:
         """Of all files together; None where one of them has no length, as standard input."""
         total = 0
-        for path in self.paths:
-            if path == "-" or not Path(path).is_file():
-                return None
-            total += Path(path).stat().st_size
+        try:
+            for path in self.paths:
+                if path == "-" or not Path(path).is_file():
+                    return None
+                total += Path(path).stat().st_size
+        except OSError:  # opening it will say why
+            return None
         return total
 
     def __iter__(self) -> Iterator[list[Frame]]:

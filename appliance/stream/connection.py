@@ -12,8 +12,8 @@ A hole is given up, for good,
   send again, and what lies beyond the hole was perhaps never received;
 - at once when the direction holds more than its share, and when the connection is over.
 The same allowance holds for what may still come at the start of a connection joined in the middle,
-and after RST. Two fronts that wait for each other (a retransmission carries a newer acknowledgment) are
-released, the older first.
+and a shorter one, ``RESET_WAIT``, after RST. Two fronts that wait for each other (a retransmission
+carries a newer acknowledgment) are released, the older first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from appliance.model import (
     ACK,
     FIN,
     NANOSECONDS,
-    PSH,
     RST,
     SYN,
     Data,
@@ -39,7 +38,8 @@ from appliance.model import (
 from appliance.stream.half import Half
 from appliance.stream.serial import MASK, diff
 
-REORDER_WAIT: Final = NANOSECONDS
+REORDER_WAIT: Final = 3 * NANOSECONDS  # a capture's merge window; mirrors reorder by milliseconds
+RESET_WAIT: Final = NANOSECONDS  # shorter: load balancers that always reset would fill the flow table
 WINDOW: Final = 1 << 30  # the largest window there is (RFC 7323 §2.3)
 FOREIGN: Final = 1 << 24  # both numbers this far off: another connection whose SYN was not captured
 NEVER: Final = 1 << 63
@@ -105,12 +105,6 @@ class Connection:
         position = half.position(seq)
         end = position + size + seg.missing
         ledger.count("segment_bytes", size)
-        if size == 1 and not half.started and not seg.flags & PSH:
-            # A keep-alive probe (RFC 9293 §3.8.4) before anything else: an octet that was sent long ago.
-            ledger.count("segment_duplicate_bytes", size)
-            if position == half.offset and not half.held:
-                half.advance(1)
-            return
         if abs(position - half.offset) > WINDOW:
             ledger.count("segment_implausible_bytes", size)
             return
@@ -163,7 +157,7 @@ class Connection:
         if ack < 0 or peer.seen < 0 or peer.ended:
             return False
         ahead = diff(ack, peer.next)
-        return 0 < ahead <= WINDOW and not (ahead == 1 and not peer.held)  # 1: a FIN not captured
+        return 0 < ahead <= WINDOW and peer.offset + ahead != peer.excused
 
     def _deliver(self, half: Half, out: list[StreamEvent], ledger: Ledger) -> None:
         _, ts, payload, missing, ack = half.take()
@@ -246,9 +240,9 @@ class Connection:
             elif half.peer.seen <= half.hole_ts:
                 when = min(when, half.hole_ts + gap_wait)
         if self.rst is not None:
-            when = min(when, self.rst_ts + REORDER_WAIT)
+            when = min(when, self.rst_ts + RESET_WAIT)
         alone = self._alone()
-        return when if alone is None else min(when, alone.seen + REORDER_WAIT)
+        return when if alone is None else min(when, alone.seen + RESET_WAIT)
 
     def _alone(self) -> Half | None:
         """The side that closed, where the other was never captured."""
@@ -267,10 +261,10 @@ class Connection:
                 if self._overdue(half, now, reorder, gap_wait):
                     self.give_up(half, now, out, ledger)
                     again = True
-        if self.rst is not None and (self.n - self.rst_n >= reorder or now - self.rst_ts >= REORDER_WAIT):
+        if self.rst is not None and (self.n - self.rst_n >= reorder or now - self.rst_ts >= RESET_WAIT):
             return EndReason.RST
         alone = self._alone()
-        return EndReason.FIN if alone is not None and now - alone.seen >= REORDER_WAIT else None
+        return EndReason.FIN if alone is not None and now - alone.seen >= RESET_WAIT else None
 
     def give_up(self, half: Half, now: int, out: list[StreamEvent], ledger: Ledger) -> None:
         """Close the hole at the front of ``half``; deliver what that sets free."""
@@ -281,12 +275,15 @@ class Connection:
             out.append(Gap(self.flow, half.side, now, None, half.offset, truncated=False))
         else:
             end = half.lacking()
-            if half.delivered or half.offset < WINDOW:
+            if not half.held and end == half.offset + 1:
+                half.excused = end  # FIN takes one number: that no octet came is no proof of a loss
+            elif half.delivered or half.offset < WINDOW:
                 if half.acked >= end:
                     ledger.count("gap_acked_bytes", end - half.offset)
                 self._gap(half, end, now, out, ledger, truncated=False)
             else:  # joined in the middle and nothing delivered: only now is the beginning known
                 half.advance(end - half.offset)
+                out.append(Gap(self.flow, half.side, now, None, half.offset, truncated=False))
         self.drain(out, ledger)
         self.settle(now)
 

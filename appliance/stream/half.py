@@ -39,6 +39,7 @@ class Half:
         "cost",
         "delivered",
         "ended",
+        "excused",
         "fin",
         "first",
         "held",
@@ -71,6 +72,7 @@ class Half:
         self.ended = False
         self.seen = -1  # when this side last sent anything
         self.acked = -1  # the highest position that the peer acknowledged
+        self.excused = -1  # an acknowledgment of one number that never came, and was FIN perhaps
         self.lost = (0, 0)  # the last hole given up: what comes for it now is late
         # How long the front has been lacking; -1: it is not.
         self.hole_at = -1
@@ -153,11 +155,8 @@ class Half:
         return piece
 
     def lacking(self) -> int:
-        """Position of the end of the hole at the front; ``offset`` where there is none.
-
-        A tail of one number that the peer acknowledges and nothing follows is FIN, not an octet.
-        """
+        """Position of the end of the hole at the front; ``offset`` where there is none."""
         if self.held:
             first = self.held[0][0]
             return min(first, self.acked) if self.acked > self.offset else first
-        return self.acked if self.acked > self.offset + 1 else self.offset
+        return self.acked if self.acked > self.offset and self.acked != self.excused else self.offset

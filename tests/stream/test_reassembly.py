@@ -57,13 +57,6 @@ def test_keep_alive_probe_is_no_data(steps: Steps) -> None:
     assert steps.c(3, b"d") == ["c:d"]
 
 
-def test_keep_alive_probe_before_anything_else_is_no_data() -> None:
-    steps = Steps()
-    assert steps.c(99, b"\0", ack=0) == []
-    assert steps.c(100, b"abc", ack=0, flags=PSH) == []
-    assert steps.tick(1.1) == ["c~?", "c:abc"]
-
-
 def test_data_on_syn() -> None:
     steps = Steps()
     assert steps.c(-1, b"early", ack=None, flags=SYN) == ["c:early"]
@@ -123,10 +116,10 @@ def test_acked_hole_is_given_up_at_once_without_reorder_allowance() -> None:
     assert steps.s(0, ack=6) == ["c~3", "c:def"]
 
 
-def test_acked_hole_ends_after_a_second_without_segments(steps: Steps) -> None:
+def test_acked_hole_ends_after_a_while_without_segments(steps: Steps) -> None:
     assert steps.c(3, b"def") == []
     assert steps.s(0, ack=6) == []
-    assert steps.tick(0.9) == []
+    assert steps.tick(2.9) == []
     assert steps.tick(0.2) == ["c~3", "c:def"]
 
 
@@ -140,7 +133,7 @@ def test_late_octets_of_an_acked_hole_are_used_within_the_allowance(steps: Steps
 def test_missing_tail_that_was_acknowledged_is_a_hole(steps: Steps) -> None:
     assert steps.c(0, b"abc") == ["c:abc"]
     assert steps.s(0, ack=8) == []
-    assert steps.tick(1.1) == ["c~5"]
+    assert steps.tick(3.1) == ["c~5"]
 
 
 def test_unacked_hole_waits_while_the_peer_does_not_acknowledge_it(steps: Steps) -> None:
@@ -198,8 +191,8 @@ def test_truncated_packet_is_a_hole_of_known_size(steps: Steps) -> None:
 
 def test_fin_not_captured_is_no_hole(steps: Steps) -> None:
     assert steps.c(0, b"abc") == ["c:abc"]
-    assert steps.s(0, b"xyz", ack=4, flags=FIN) == ["s:xyz", "s.fin"]
-    assert steps.tick(5) == []
+    assert steps.s(0, b"xyz", ack=4, flags=FIN) == []
+    assert steps.tick(3.1) == ["s:xyz", "s.fin"]
     assert steps.close() == ["c.shutdown"]
     assert steps.ledger.tally["gaps"] == 0
 
@@ -226,7 +219,7 @@ def test_mid_stream_start_waits_for_what_came_before() -> None:
     assert steps.c(1003, b"def", ack=2000) == []
     assert steps.c(1000, b"abc", ack=2000) == []
     assert steps.s(2000, b"xyz", ack=1006) == []
-    assert steps.tick(1.1) == ["c~?", "c:abc", "c:def", "s~?", "s:xyz"]
+    assert steps.tick(3.1) == ["c~?", "c:abc", "c:def", "s~?", "s:xyz"]
     assert steps.c(1006, b"ghi", ack=2003) == ["c:ghi"]
 
 
@@ -346,7 +339,7 @@ def test_new_connection_whose_syn_was_not_captured(steps: Steps) -> None:
     assert steps.c(0, b"ask") == ["c:ask"]
     steps.base += 2_000_000_000
     assert steps.c(0, b"other") == ["c.reused", "s.reused"]
-    assert steps.tick(1.1) == ["c~?", "c:other"]
+    assert steps.tick(3.1) == ["c~?", "c:other"]
 
 
 def test_idle_connection_ends(steps: Steps) -> None:

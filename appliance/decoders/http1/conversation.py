@@ -55,12 +55,13 @@ _START: Final = (
 class Asked:
     """A request that waits for its response."""
 
-    __slots__ = ("acked", "method", "stream")
+    __slots__ = ("acked", "after_loss", "method", "stream")
 
-    def __init__(self, stream: int, method: bytes, acked: int) -> None:
+    def __init__(self, stream: int, method: bytes, acked: int, *, after_loss: bool) -> None:
         self.stream = stream
         self.method = method
         self.acked = acked  # position in the responses up to which its sender had them
+        self.after_loss = after_loss  # there may have been requests between the one before and it
 
 
 class Conversation(FlowDecoder):
@@ -130,9 +131,12 @@ class Conversation(FlowDecoder):
         self.streams += 1
         stream = self.streams
         answering = self.readers[1 - reader.side].stream
-        if (self.asked or answering) and not self.unordered:
+        if self.asked and self.asked[-1].acked == reader.head_acked >= 0:
+            self.pipelined = True  # its sender had heard nothing since the request before
+        elif (self.asked or answering) and not self.unordered:
             self.pipelined = True
-        self.asked.append(Asked(stream, head.start[0], reader.head_acked))
+        self.asked.append(Asked(stream, head.start[0], reader.head_acked, after_loss=reader.after_loss))
+        reader.after_loss = False
         self.shared.octets.requests += 1
         out.append(Request(self.flow, stream, reader.head_ts, head, reader.side))
         if len(self.asked) > PIPELINE:
@@ -181,7 +185,8 @@ class Conversation(FlowDecoder):
             if one.acked == reader.head_offset:
                 for _ in range(n):
                     self._unanswered(asked.popleft(), "gap", reader.head_ts, out)
-                self.unordered = False
+                # Order counts again, unless requests may be missing between those that wait.
+                self.unordered = any(later.after_loss for later in list(asked)[1:])
                 flaws.append("resynchronised")
                 return one
         return None

@@ -49,6 +49,7 @@ METHOD_LIMIT: Final = 64
 class Reader:
     __slots__ = (
         "acked",
+        "after_loss",
         "buffer",
         "conv",
         "ended",
@@ -81,6 +82,7 @@ class Reader:
         self.state = LOST if lost else HEAD
         self.lost = lost
         self.proven = True
+        self.after_loss = False  # it has been lost since its last message began
         self.seen = False
         self.ended = False
         self.acked = -1  # what this side had of the other when it last spoke
@@ -397,6 +399,7 @@ class Reader:
 
     def resume(self, proven: bool) -> None:
         self.lost = False
+        self.after_loss = True
         self.proven = proven
         self.state = HEAD
 
