@@ -28,6 +28,7 @@ check: lint types contracts test ## all that must hold: lint, types, contracts, 
 
 lint: $(VENV)/dev ## ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --quiet --check .
 
 types: $(VENV)/dev ## mypy --strict
 	$(BIN)/mypy
@@ -35,8 +36,9 @@ types: $(VENV)/dev ## mypy --strict
 contracts: $(VENV)/dev ## who may import whom (import-linter)
 	$(BIN)/lint-imports
 
-fix: $(VENV)/dev ## repair what ruff can repair
+fix: $(VENV)/dev ## repair and format what ruff can
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where that can be built
 	@if $(BIN)/python -c '$(CAN_COMPILE)'; then \

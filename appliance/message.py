@@ -43,15 +43,15 @@ def message(exchange: HttpExchange, host: str) -> Message:
     return [pair for pair in pairs if pair[1]]
 
 
-def url(request: HttpMessage) -> str:
-    """``http://`` + Host + path without query; an absolute target as it is (§1.4)."""
+def url(request: HttpMessage, *, query: bool = False) -> str:
+    """``http://`` + Host + path, without query unless asked for; an absolute target as it is (§1.4)."""
     target = _text(request.head.start[1])
     if _ABSOLUTE.match(target):
         return target
     if request.head.start[0] == b"CONNECT":
         return "http://" + target
     host = request.head.get(b"host") or b""
-    return "http://" + _text(host) + target.partition("?")[0]
+    return "http://" + _text(host) + (target if query else target.partition("?")[0])
 
 
 def _headers(prefix: str, side: HttpMessage, *, drop_host: bool) -> Message:
@@ -68,9 +68,8 @@ def _headers(prefix: str, side: HttpMessage, *, drop_host: bool) -> Message:
 
 def _parameters(request: HttpMessage) -> Message:
     """Of the query string only, names in lower case after decoding; broken pieces are skipped (§1.6)."""
-    target = request.head.start[1].partition(b"#")[0]
     pairs = []
-    for piece in target.partition(b"?")[2].split(b"&"):
+    for piece in request.head.start[1].partition(b"?")[2].split(b"&"):
         if not piece or _BROKEN_ESCAPE.search(piece):
             continue
         name, _, value = piece.partition(b"=")

@@ -67,7 +67,7 @@ def release() -> str:
 
 
 def replay(settings: Settings, request: Replay) -> int:
-    """The exit code. Raises OSError where the output cannot be written, KeyboardInterrupt where pressed twice."""
+    """The exit code. Raises OSError where the output cannot be written."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)

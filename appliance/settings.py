@@ -27,6 +27,7 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _PORT_MAX: Final = 65_535
+_FAMILY: Final = "SNIFFER_"
 
 
 class SettingsError(Exception):
@@ -60,6 +61,12 @@ def _size(value: object) -> object:
     if match is None:
         raise ValueError("not a size")  # not the text itself: it need not be UTF-8
     return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def _name(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():  # nor octets that are not UTF-8
+        raise ValueError("not a name")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,8 @@ class Settings(BaseSettings):
     ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
     dyno: Annotated[
         str,
-        Doc("a name", "The `host` of messages.", "sniffer-1", "the machine's name"),
+        BeforeValidator(_name),
+        Doc("a name in UTF-8", "The `host` of messages.", "sniffer-1", "the machine's name"),
     ] = Field(default="", alias="DYNO")
 
     def pipeline(self) -> PipelineOptions:
@@ -248,7 +256,7 @@ def load() -> Settings:
     lines = [
         _unknown(name, [*known, *ELSEWHERE])
         for name in sorted(os.environ)
-        if name.startswith("SNIFFER_") and name not in known and name not in ELSEWHERE
+        if name.startswith(_FAMILY) and name not in known and name not in ELSEWHERE
     ]
     try:
         settings = Settings()
@@ -264,5 +272,6 @@ def load() -> Settings:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"{name}: no such variable" + (f"; did you mean {near[0]}?" if near else "")
+    ours = {one.removeprefix(_FAMILY): one for one in known if one.startswith(_FAMILY)}
+    near = difflib.get_close_matches(name.removeprefix(_FAMILY), ours, 1)
+    return f"{name}: no such variable" + (f"; did you mean {ours[near[0]]}?" if near else "")

@@ -17,7 +17,43 @@ from appliance.settings import table
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- settings -->"
 END = "<!-- /settings -->"
-ORIGIN = "<!-- Written by `make docs`; change {source} instead. -->"
+
+LEDGER = """\
+# The ledger
+
+<!-- Written by `make docs`; change appliance/ledger.py instead. -->
+
+Everything that comes in, and everything that is let go, is counted once under one of these names.
+`appliance replay --summary` prints those that are not zero. *Lost*, `!` in the summary, marks what
+you may have wanted and did not get.
+
+{names}
+
+## What must add up
+
+At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and
+ends with 3.
+
+{sums}
+"""
+
+FLAWS = """\
+# Flaws
+
+<!-- Written by `make docs`; change appliance/flaws.py instead. -->
+
+What may be wrong with a call. A flaw is `name` or `name:octets`.
+
+## Of a request or a response
+
+With `request-` or `response-` in front: `response-gap:1448`.
+
+{message}
+
+## Of the call
+
+{call}
+"""
 
 
 def pages() -> dict[Path, str]:
@@ -32,27 +68,8 @@ def pages() -> dict[Path, str]:
 
 def ledger() -> str:
     rows = [(f"`{name}`", one.unit, "yes" if one.lost else "", one.meaning) for name, one in TABLE.items()]
-    sums = [f"    {' + '.join(left)}\n        = {_terms(right)}\n" for left, right in IDENTITIES]
-    return "\n".join(
-        [
-            "# The ledger",
-            "",
-            ORIGIN.format(source="appliance/ledger.py"),
-            "",
-            "Everything that comes in, and everything that is let go, is counted once under one of these names.",
-            "`appliance replay --summary` prints those that are not zero. *Lost*, `!` in the summary, marks what",
-            "you may have wanted and did not get.",
-            "",
-            *_markdown(("name", "unit", "lost", "meaning"), rows),
-            "",
-            "## What must add up",
-            "",
-            "At any moment, not only at the end. If one of these ever fails, `appliance replay` says which and",
-            "ends with 3.",
-            "",
-            *sums,
-        ]
-    )
+    sums = [f"    {' + '.join(left)}\n        = {_terms(right)}" for left, right in IDENTITIES]
+    return LEDGER.format(names=_markdown(("name", "unit", "lost", "meaning"), rows), sums="\n\n".join(sums))
 
 
 def _terms(names: Sequence[str]) -> str:
@@ -62,26 +79,10 @@ def _terms(names: Sequence[str]) -> str:
 
 
 def flaws() -> str:
-    return "\n".join(
-        [
-            "# Flaws",
-            "",
-            ORIGIN.format(source="appliance/flaws.py"),
-            "",
-            "What may be wrong with a call. A flaw is `name` or `name:octets`.",
-            "",
-            "## Of a request or a response",
-            "",
-            "With `request-` or `response-` in front: `response-gap:1448`.",
-            "",
-            *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in MESSAGE_FLAWS.items()]),
-            "",
-            "## Of the call",
-            "",
-            *_markdown(("flaw", "meaning"), [(f"`{name}`", text) for name, text in EXCHANGE_FLAWS.items()]),
-            "",
-        ]
-    )
+    head = ("flaw", "meaning")
+    message = [(f"`{name}`", text) for name, text in MESSAGE_FLAWS.items()]
+    call = [(f"`{name}`", text) for name, text in EXCHANGE_FLAWS.items()]
+    return FLAWS.format(message=_markdown(head, message), call=_markdown(head, call))
 
 
 def with_settings(readme: str) -> str:
@@ -95,12 +96,12 @@ def with_settings(readme: str) -> str:
         for row in table()
     ]
     lines = _markdown(("variable", "default", "meaning", "example"), rows)
-    return "\n".join([before + BEGIN, *lines, END + after])
+    return f"{before}{BEGIN}\n{lines}\n{END}{after}"
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def main(arguments: list[str]) -> int:

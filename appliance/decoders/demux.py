@@ -18,6 +18,7 @@ from typing import Final
 
 from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.conversation import Conversation
+from appliance.decoders.http1.head import is_whole_start
 from appliance.decoders.http1.shared import Shared
 from appliance.decoders.recognise import (
     HTTP1_REQUEST,
@@ -30,10 +31,11 @@ from appliance.decoders.recognise import (
     recognise,
 )
 from appliance.ledger import Ledger
-from appliance.model import Data, End, Flow, Gap, HttpEvent, StreamEvent
+from appliance.model import REQUEST, RESPONSE, Data, End, Flow, Gap, HttpEvent, StreamEvent
 
 PROBE_MEMORY: Final = 64 << 20
 
+SIDES_OF: Final = {HTTP1_REQUEST: REQUEST, HTTP1_RESPONSE: RESPONSE}
 KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
 
 
@@ -84,6 +86,8 @@ class Probe(FlowDecoder):
         if len(side.buffer) in range(1024, PREFIX_LIMIT) and b"\n" not in event.payload:
             return  # no line has ended: nothing new to tell
         kind = recognise(bytes(side.buffer))
+        if kind in SIDES_OF and side.start == side.joined and not is_whole_start(SIDES_OF[kind], side.buffer):
+            kind = OTHER  # may be the tail of a line
         if kind in {HTTP1_REQUEST, HTTP1_RESPONSE}:
             self._http1(event.side if kind == HTTP1_REQUEST else 1 - event.side, out)
         elif kind in {TLS, SSH, HTTP2} or (kind == OTHER and side.certain):
@@ -121,7 +125,6 @@ class Probe(FlowDecoder):
         conversation = Conversation(self.flow, self.ledger, self.shared, client, lost)
         for number, side in enumerate(self.sides):
             conversation.readers[number].acked = side.acked
-            conversation.readers[number].seen = bool(side.passed)
             if side.start >= 0 and side.buffer and lost[number]:
                 conversation.readers[number].resume(proven=True)
         self.verdict = conversation

@@ -81,10 +81,9 @@ def _request(side: HttpMessage | None) -> dict[str, Any]:
         }
     method, target, version = side.head.start
     query = _text(target).partition("?")[2]
-    base = url(side)
     record = {
         "method": _text(method),
-        "url": base if not query or "?" in base else f"{base}?{query}",
+        "url": url(side, query=True),
         "httpVersion": _text(version),
         "cookies": [],
         "headers": _headers(side),

@@ -82,6 +82,7 @@ class Connection:
     def accept(self, half: Half, seg: Segment, out: list[StreamEvent], ledger: Ledger) -> None:
         self.n += 1
         half.seen = seg.ts
+        half.absent = False
         flags = seg.flags
         seq = seg.seq
         if flags & SYN:
@@ -154,9 +155,11 @@ class Connection:
         """What its sender acknowledged has not been delivered yet."""
         ack = half.held[0][4]
         peer = half.peer
-        if ack < 0 or peer.seen < 0 or peer.ended:
+        if ack < 0 or peer.ended or peer.absent or (peer.seen < 0 and not peer.started):
             return False
         ahead = diff(ack, peer.next)
+        if not peer.started and peer.held and peer.held[0][0] < peer.offset + ahead:
+            return True  # joined in the middle, and the other side's beginning came later
         return 0 < ahead <= WINDOW and peer.offset + ahead != peer.excused
 
     def _deliver(self, half: Half, out: list[StreamEvent], ledger: Ledger) -> None:
@@ -204,7 +207,7 @@ class Connection:
         )
 
     def _clock(self, half: Half, now: int) -> bool:
-        lacking = half.seen >= 0 and (not half.started or half.lacking() > half.offset)
+        lacking = half.lacking() > half.offset and not half.absent if half.started else half.seen >= 0
         if not lacking or half.ended:
             half.hole_at = half.hole_ts = half.acked_ts = -1
             return False
@@ -268,7 +271,9 @@ class Connection:
 
     def give_up(self, half: Half, now: int, out: list[StreamEvent], ledger: Ledger) -> None:
         """Close the hole at the front of ``half``; deliver what that sets free."""
-        if not half.started:
+        if half.seen < 0:
+            half.absent = True
+        elif not half.started:
             half.advance(half.held[0][0] - half.offset if half.held else 0)
             half.started = True
             ledger.count("midstream")
@@ -277,7 +282,7 @@ class Connection:
             end = half.lacking()
             if not half.held and end == half.offset + 1:
                 half.excused = end  # FIN takes one number: that no octet came is no proof of a loss
-            elif half.delivered or half.offset < WINDOW:
+            elif half.delivered or half.first >= 0:
                 if half.acked >= end:
                     ledger.count("gap_acked_bytes", end - half.offset)
                 self._gap(half, end, now, out, ledger, truncated=False)

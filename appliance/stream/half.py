@@ -31,6 +31,7 @@ _position = itemgetter(0)
 
 class Half:
     __slots__ = (
+        "absent",
         "acked",
         "acked_n",
         "acked_ts",
@@ -71,6 +72,7 @@ class Half:
         self.fin = -1  # position of FIN
         self.ended = False
         self.seen = -1  # when this side last sent anything
+        self.absent = False  # never seen, and waited for in vain: its direction is not captured
         self.acked = -1  # the highest position that the peer acknowledged
         self.excused = -1  # an acknowledgment of one number that never came, and was FIN perhaps
         self.lost = (0, 0)  # the last hole given up: what comes for it now is late

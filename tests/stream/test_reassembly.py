@@ -249,6 +249,15 @@ def test_one_directional_flow() -> None:
     assert steps.ledger.tally["flow_fin"] == 1
 
 
+def test_direction_of_the_server_only() -> None:
+    steps = Steps()
+    assert steps.s(-1, ack=0, flags=SYN) == []
+    assert steps.s(0, b"answer", ack=3) == []  # the client may still come
+    assert steps.tick(3.1) == ["c:answer"]  # side 0 is who was seen first
+    assert steps.s(6, b"more", ack=9) == ["c:more"]
+    assert steps.ledger.tally["gaps"] == 0
+
+
 def test_syn_ack_first_tells_both_starts() -> None:
     steps = Steps()
     assert steps.s(-1, ack=0, flags=SYN) == []

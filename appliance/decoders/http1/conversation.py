@@ -6,27 +6,26 @@ Response before it or, unanswered, without.
 
 Pairing is by order (RFC 9112 §9.3.2) as long as no message boundary was lost. After that order proves
 nothing, and the acknowledgment numbers decide: a request whose sender had received exactly the octets
-before a response is the one that it answers, provided the client was never seen to send a request
-before the previous response was over. Without that proof a response is an orphan.
+before a response is the one that it answers, provided that nothing is missing right before the request
+and that the client was never seen to send one before the previous response was over. Without that
+proof a response is an orphan. A connection joined in the middle is taken not to have pipelined before.
 
 The same numbers find the next message boundary after a hole. Where one side spoke, it had received
 whole messages, so the octet after the last one that it had acknowledged starts the other's next
-message. And who speaks after having heard more begins a message; that counts together with a start
-line at this very place, as does a start line at the front of a segment where the other direction was
-not captured at all. The exchange then carries the flaw ``resynchronised``.
+message. And who speaks after having heard more begins a message: at that octet, or, if octets are
+missing right before it, where a start line stands. The exchange then carries ``resynchronised``.
 
 Bounds: ``PIPELINE`` requests waiting for responses (nginx closes after keepalive_requests 1000).
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Final
 
 from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.framing import NONE, TUNNEL, request_framing, response_framing
-from appliance.decoders.http1.head import TOKEN
+from appliance.decoders.http1.head import is_whole_start
 from appliance.decoders.http1.reader import Reader
 from appliance.decoders.http1.shared import Shared
 from appliance.ledger import Ledger
@@ -46,21 +45,17 @@ from appliance.model import (
 
 PIPELINE: Final = 1024
 
-_START: Final = (
-    re.compile(rb"%s [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n" % TOKEN),
-    re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]"),
-)
-
 
 class Asked:
     """A request that waits for its response."""
 
-    __slots__ = ("acked", "after_loss", "method", "stream")
+    __slots__ = ("acked", "after_loss", "method", "proven", "stream")
 
-    def __init__(self, stream: int, method: bytes, acked: int, *, after_loss: bool) -> None:
+    def __init__(self, stream: int, method: bytes, acked: int, *, after_loss: bool, proven: bool) -> None:
         self.stream = stream
         self.method = method
         self.acked = acked  # position in the responses up to which its sender had them
+        self.proven = proven  # nothing that its sender said at that time is missing before it
         self.after_loss = after_loss  # there may have been requests between the one before and it
 
 
@@ -84,12 +79,10 @@ class Conversation(FlowDecoder):
 
     def data(self, event: Data, out: list[HttpEvent]) -> None:
         reader = self.readers[event.side]
-        turned = event.acked > reader.acked
-        reader.acked = event.acked
-        reader.seen = True
         if reader.lost:
-            self._resume(reader, event, turned, out)
+            self._resume(reader, event, out)
         else:  # common case
+            reader.acked = event.acked
             reader.data(event.payload, 0, event.offset, event.ts, out)
 
     def gap(self, event: Gap, out: list[HttpEvent]) -> None:
@@ -104,24 +97,24 @@ class Conversation(FlowDecoder):
             while self.asked:
                 self._unanswered(self.asked.popleft(), reason, event.ts, out)
 
-    def _resume(self, reader: Reader, event: Data, turned: bool, out: list[HttpEvent]) -> None:
-        """Look for a message boundary in a direction that has lost its own.
-
-        ``turned``: its sender had heard more of the other side than when it last spoke.
-        """
-        other = self.readers[1 - reader.side]
+    def _resume(self, reader: Reader, event: Data, out: list[HttpEvent]) -> None:
+        """Look for a message boundary in a direction that has lost its own."""
         size = len(event.payload)
-        at = other.acked - event.offset
-        if 0 <= at < size:
-            proven = True
-        elif (turned or not other.seen) and _START[reader.kind].match(event.payload):
+        at = self.readers[1 - reader.side].acked - event.offset
+        proven = 0 <= at < size
+        # Its sender had heard more of the other side than when it last spoke: a message begins, here if
+        # the octet before is not missing, else where a start line says so.
+        turned = event.acked > reader.acked
+        whole = event.offset == reader.place
+        reader.acked = event.acked
+        reader.place = event.offset + size
+        if not proven:
+            if not (turned and (whole or is_whole_start(reader.kind, event.payload))):
+                self.shared.octets.unframed += size
+                return
             at = 0
-            proven = False
-        else:
-            self.shared.octets.unframed += size
-            return
         self.shared.octets.unframed += at
-        reader.resume(proven)
+        reader.resume(proven or whole)
         reader.data(event.payload, at, event.offset, event.ts, out)
 
     # -- messages, called by the readers
@@ -135,7 +128,11 @@ class Conversation(FlowDecoder):
             self.pipelined = True  # its sender had heard nothing since the request before
         elif (self.asked or answering) and not self.unordered:
             self.pipelined = True
-        self.asked.append(Asked(stream, head.start[0], reader.head_acked, after_loss=reader.after_loss))
+        self.asked.append(
+            Asked(
+                stream, head.start[0], reader.head_acked, after_loss=reader.after_loss, proven=reader.proven
+            )
+        )
         reader.after_loss = False
         self.shared.octets.requests += 1
         out.append(Request(self.flow, stream, reader.head_ts, head, reader.side))
@@ -182,7 +179,7 @@ class Conversation(FlowDecoder):
         if self.pipelined or reader.head_offset < 0:
             return None
         for n, one in enumerate(asked):
-            if one.acked == reader.head_offset:
+            if one.acked == reader.head_offset and one.proven:
                 for _ in range(n):
                     self._unanswered(asked.popleft(), "gap", reader.head_ts, out)
                 # Order counts again, unless requests may be missing between those that wait.

@@ -31,10 +31,22 @@ _TOLERANT: Final = (
     re.compile(rb"(%s)[ \t]+(?:([^\r\n]*?)[ \t]+)?(HTTP/1\.\d)[ \t]*" % TOKEN, re.IGNORECASE),
     re.compile(rb"(HTTP/1\.\d)[ \t]+([1-9]\d\d)(?:[ \t]+([^\r\n]*))?[ \t]*", re.IGNORECASE),
 )
+_WHOLE: Final = (
+    # RFC 9110 §9 and RFC 5789: no tail of one of these is another, so a cut one is never taken for whole.
+    re.compile(
+        rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n"
+    ),
+    re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]"),
+)
 _VERSIONS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(TOKEN)
 _NO_BODY: Final = b"HTTP/1.1 204 \r\n"
+
+
+def is_whole_start(kind: int, octets: bytes | bytearray) -> bool:
+    """``octets`` begin with a start line that cannot be the tail of a longer one."""
+    return _WHOLE[kind].match(octets) is not None
 
 
 def is_start_line(kind: int, line: bytes) -> bool:

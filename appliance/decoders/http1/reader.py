@@ -63,9 +63,9 @@ class Reader:
         "missing",
         "need",
         "octets",
+        "place",
         "proven",
         "scanned",
-        "seen",
         "side",
         "state",
         "stream",
@@ -83,7 +83,7 @@ class Reader:
         self.lost = lost
         self.proven = True
         self.after_loss = False  # it has been lost since its last message began
-        self.seen = False
+        self.place = -1  # while lost: the position after what was last looked at
         self.ended = False
         self.acked = -1  # what this side had of the other when it last spoke
         self.ts = 0

@@ -1,0 +1,50 @@
+"""The ledger as text."""
+
+from __future__ import annotations
+
+from appliance.ledger import IDENTITIES, TABLE, Ledger
+from appliance.summary import render
+
+
+def test_an_empty_ledger_adds_up() -> None:
+    lines = render(Ledger()).splitlines()
+    assert lines[-1] == "the ledger adds up"
+    assert len(lines) == len(IDENTITIES) + 1  # the sums alone, all 0
+
+
+def test_what_is_not_zero_is_shown_under_its_sum_with_unit_and_meaning() -> None:
+    ledger = Ledger()
+    ledger.count("frames", 1234567)
+    ledger.count("segments", 1234560)
+    ledger.count("frame_cut", 7)
+    text = render(ledger)
+    first, second, third = (line.split(maxsplit=3) for line in text.splitlines()[:3])
+    assert first == ["frames", "1,234,567", "frames", TABLE["frames"].meaning]
+    assert second[:2] == ["segments", "1,234,560"]
+    assert third[:3] == ["!", "frame_cut", "7"]  # the user may have wanted it
+    assert "frame_malformed" not in text
+
+
+def test_entries_outside_the_sums_follow_them() -> None:
+    ledger = Ledger()
+    ledger.count("gaps", 2)
+    lines = render(ledger).splitlines()
+    assert lines[-3] == "of these, or beside them"
+    assert lines[-2].split()[:3] == ["!", "gaps", "2"]
+
+
+def test_a_sum_that_fails_is_said() -> None:
+    ledger = Ledger()
+    ledger.count("frames")
+    text = render(ledger)
+    assert "does not add up: frames = 1, but segments + " in text
+    assert "the ledger adds up" not in text
+
+
+def test_every_entry_can_be_shown() -> None:
+    ledger = Ledger()
+    for name in TABLE:
+        ledger.count(name)
+    text = render(ledger)
+    for name in TABLE:
+        assert f" {name} " in text
