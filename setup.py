@@ -12,7 +12,8 @@ from pathlib import Path
 
 from setuptools import setup
 
-CORE = ("model.py", "ledger.py", "flaws.py", "exchange.py", "pipeline.py", "packet", "stream", "decoders")
+MODULES = ("model.py", "ledger.py", "flaws.py", "exchange.py", "message.py", "pipeline.py")
+CORE = (*MODULES, "packet", "stream", "decoders")
 
 
 def core_files() -> list[str]:

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             _say(line)
         return USAGE
+    for line in settings.warnings():
+        _say(line)
     if any(_same(arguments.output, path) for path in arguments.files):
         _say(f"--output {arguments.output}: is also an input")
         return USAGE
@@ -81,7 +83,9 @@ def _output(path: str, stack: ExitStack) -> BinaryIO:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="appliance", description="VPC Traffic Mirroring target that turns packets into whole API calls."
+        prog="appliance",
+        description="VPC Traffic Mirroring target that turns packets into whole API calls.",
+        allow_abbrev=False,  # an option that comes later must not change what a script means
     )
     parser.add_argument("--version", action="version", version=f"appliance {release()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "replay",
         help="capture files in, API calls out",
         description="Turn capture files (pcap, pcapng, gzip of either) into API calls, in capture time.",
+        allow_abbrev=False,
         epilog="Exit codes: 0 done; 1 a file was cut short or is no capture, or the output cannot be "
         "written; 2 usage or settings; "
         "3 the ledger does not add up (a defect, please report it); 130 interrupted.",

@@ -28,6 +28,7 @@ _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _PORT_MAX: Final = 65_535
 _FAMILY: Final = "SNIFFER_"
+_RULES: Final = "USAGE_LOGGERS_RULES"
 
 
 class SettingsError(Exception):
@@ -186,6 +187,10 @@ class Settings(BaseSettings):
             reorder_segments=self.reorder_segments,
             exchange_memory=self.exchange_memory,
         )
+
+    def warnings(self) -> list[str]:
+        """What the user must not take for granted."""
+        return [f"{_RULES}: not applied yet: calls come out as captured"] if os.environ.get(_RULES) else []
 
     def host(self) -> str:
         """Name of the machine that runs us (spec §1.2)."""

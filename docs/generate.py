@@ -12,7 +12,7 @@ from pathlib import Path
 
 from appliance.flaws import EXCHANGE_FLAWS, MESSAGE_FLAWS
 from appliance.ledger import IDENTITIES, TABLE
-from appliance.settings import table
+from appliance.settings import ELSEWHERE, table
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- settings -->"
@@ -96,7 +96,8 @@ def with_settings(readme: str) -> str:
         for row in table()
     ]
     lines = _markdown(("variable", "default", "meaning", "example"), rows)
-    return f"{before}{BEGIN}\n{lines}\n{END}{after}"
+    others = ", ".join(f"`{name}`" for name in ELSEWHERE)
+    return f"{before}{BEGIN}\n{lines}\n\nAccepted, no effect on `replay`: {others}.\n{END}{after}"
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

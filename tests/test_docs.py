@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appliance import cli
-from appliance.settings import table
+from appliance.settings import ELSEWHERE, table
 
 
 def _help(*arguments: str) -> str:
@@ -36,7 +36,10 @@ def test_readme_has_every_setting_and_no_other(root: Path) -> None:
     documented = re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \|", readme, re.MULTILINE)
     assert documented == [row.name for row in table()]
     mentioned = set(re.findall(r"\b(?:SNIFFER|USAGE)_[A-Z_]*[A-Z]", readme))
-    assert mentioned <= set(documented)
+    assert mentioned <= {*documented, *ELSEWHERE}
+    without_effect = re.search(r"^Accepted, no effect on `replay`: (.+)\.$", readme, re.MULTILINE)
+    assert without_effect is not None
+    assert without_effect[1].replace("`", "").split(", ") == list(ELSEWHERE)
 
 
 def test_every_setting_says_what_it_means_and_gives_an_example() -> None:

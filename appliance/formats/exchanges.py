@@ -1,6 +1,6 @@
 """One JSON object a line for each exchange, before any privacy rule: a view for debugging.
 
-Keys: design of the exchange record, docs/exchanges.md. What was octets on the wire is shown as UTF-8 with
+Keys: docs/exchanges.md. What was octets on the wire is shown as UTF-8 with
 replacement. Times are seconds since the Unix epoch.
 """
 

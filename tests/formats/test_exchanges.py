@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -77,6 +79,15 @@ def test_the_length_is_what_was_captured_also_beyond_the_limit() -> None:
         "sha256": hashlib.sha256(b"kept and not kept").hexdigest(),
         "complete": True,
     }
+
+
+def test_the_page_names_every_key(root: Path) -> None:
+    page = (root / "docs" / "exchanges.md").read_text()
+    named = {key.rpartition(".")[2] for key in re.findall(r"`([a-z0-9.]+)`", page)}
+    record = show(call(ASK, SAY))
+    keys = {*record, *record["client"], *record["request"], *record["response"], *record["request"]["body"]}
+    assert keys - {"body"} <= named
+    assert named - keys == {"appliance replay --format exchanges"} & named
 
 
 @given(exchanges())

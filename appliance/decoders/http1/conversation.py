@@ -24,7 +24,7 @@ from collections import deque
 from typing import Final
 
 from appliance.decoders.base import FlowDecoder
-from appliance.decoders.http1.framing import NONE, TUNNEL, request_framing, response_framing
+from appliance.decoders.http1.framing import NO_FLAWS, NONE, TUNNEL, request_framing, response_framing
 from appliance.decoders.http1.head import is_whole_start
 from appliance.decoders.http1.reader import Reader
 from appliance.decoders.http1.shared import Shared
@@ -145,12 +145,16 @@ class Conversation(FlowDecoder):
     def response(self, reader: Reader, head: Head, out: list[HttpEvent]) -> tuple[int, int, int, list[str]]:
         """A response's head is whole: (stream, framing mode, length, flaws)."""
         status = int(head.start[1])
-        flaws: list[str] = []
-        asked = self._answers(reader, flaws, out)
+        flaws = NO_FLAWS
+        if self.unordered:
+            asked = self._proven_answer(reader, out)
+            flaws = NO_FLAWS if asked is None else ["resynchronised"]
+        else:  # common case
+            asked = self.asked[0] if self.asked else None
         if asked is None:
             self.streams += 1
             stream = self.streams
-            flaws.append("orphan")
+            flaws = ["orphan"]
         else:
             stream = asked.stream
         interim = 100 <= status < 200 and status != 101  # noqa: PLR2004
@@ -169,13 +173,11 @@ class Conversation(FlowDecoder):
         mode, length, framing = response_framing(head, status, asked.method if asked else b"")
         if mode == TUNNEL:
             self._silence(out)
-        return stream, mode, length, flaws + framing
+        return stream, mode, length, (flaws + framing if flaws or framing else NO_FLAWS)
 
-    def _answers(self, reader: Reader, flaws: list[str], out: list[HttpEvent]) -> Asked | None:
-        """The request that the response at hand answers; None: an orphan."""
+    def _proven_answer(self, reader: Reader, out: list[HttpEvent]) -> Asked | None:
+        """The request that the response at hand answers, though order proves nothing; None: an orphan."""
         asked = self.asked
-        if not self.unordered:  # common case
-            return asked[0] if asked else None
         if self.pipelined or reader.head_offset < 0:
             return None
         for n, one in enumerate(asked):
@@ -184,7 +186,6 @@ class Conversation(FlowDecoder):
                     self._unanswered(asked.popleft(), "gap", reader.head_ts, out)
                 # Order counts again, unless requests may be missing between those that wait.
                 self.unordered = any(later.after_loss for later in list(asked)[1:])
-                flaws.append("resynchronised")
                 return one
         return None
 

@@ -31,13 +31,13 @@ CODING_NAME: Final = len(b"transfer-encoding")
 
 Framing = tuple[int, int, list[str]]
 
-_NO_FLAWS: Final[list[str]] = []
+NO_FLAWS: Final[list[str]] = []  # shared by all that have none: never changed in place
 
 
 def request_framing(head: Head) -> Framing:
     lengths, codings = _framing_fields(head)
     if not lengths and not codings:  # common case
-        return NONE, 0, _NO_FLAWS
+        return NONE, 0, NO_FLAWS
     return _framing(REQUEST, head.start[2], lengths, codings)
 
 
@@ -45,14 +45,14 @@ def response_framing(head: Head, status: int, method: bytes) -> Framing:
     """``method`` is the request's, empty where it is not known."""
     lengths, codings = _framing_fields(head)
     if method == b"CONNECT" and 200 <= status < 300:  # noqa: PLR2004
-        return TUNNEL, 0, _NO_FLAWS
+        return TUNNEL, 0, NO_FLAWS
     if status == SWITCHING:
-        return TUNNEL, 0, _NO_FLAWS
+        return TUNNEL, 0, NO_FLAWS
     if method == b"HEAD" or status in NO_BODY:
         odd = method != b"HEAD" and status != 304 and bool(codings or set(lengths) - {b"0"})  # noqa: PLR2004
-        return NONE, 0, [flaw(RESPONSE, "no-body-expected")] if odd else _NO_FLAWS
+        return NONE, 0, [flaw(RESPONSE, "no-body-expected")] if odd else NO_FLAWS
     if not lengths and not codings:
-        return CLOSE, 0, _NO_FLAWS
+        return CLOSE, 0, NO_FLAWS
     return _framing(RESPONSE, head.start[0], lengths, codings)
 
 
@@ -69,8 +69,12 @@ def _framing_fields(head: Head) -> tuple[list[bytes], list[bytes]]:
 
 
 def _framing(kind: int, version: bytes, lengths: list[bytes], codings: list[bytes]) -> Framing:
-    if not codings:
+    if not codings:  # common case
         return _by_length(kind, lengths)
+    if (
+        not lengths and len(codings) == 1 and codings[0] == b"chunked" and version == b"HTTP/1.1"
+    ):  # common case
+        return CHUNKED, 0, NO_FLAWS
     flaws = []
     if lengths:
         flaws.append(flaw(kind, "te-and-cl"))
@@ -89,11 +93,13 @@ def _framing(kind: int, version: bytes, lengths: list[bytes], codings: list[byte
 def _by_length(kind: int, lengths: list[bytes]) -> Framing:
     value = lengths[0]
     if len(lengths) == 1 and value.isdigit() and len(value) <= MOST_DIGITS:  # common case
-        return LENGTH, int(value), _NO_FLAWS
+        length = int(value)
+        return (LENGTH if length else NONE), length, NO_FLAWS
     values = {part.strip(b" \t") for value in lengths for part in value.split(b",")}
     numbers = {int(v) for v in values if v.isdigit() and len(v) <= MOST_DIGITS}
     if not all(v.isdigit() and len(v) <= MOST_DIGITS for v in values):
         return UNDEFINED, 0, [flaw(kind, "cl-invalid")]
     if len(numbers) > 1:
         return UNDEFINED, 0, [flaw(kind, "cl-conflict")]
-    return LENGTH, numbers.pop(), [flaw(kind, "cl-repeated")]
+    length = numbers.pop()
+    return (LENGTH if length else NONE), length, [flaw(kind, "cl-repeated")]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NONE, TUNNEL
+from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NO_FLAWS, NONE, TUNNEL
 from appliance.decoders.http1.head import TOKEN, is_start_line
 from appliance.decoders.http1.shared import CUT_HEAD, TUNNELLED, UNFRAMED
 from appliance.flaws import flaw
@@ -91,7 +91,7 @@ class Reader:
         self.scanned = 0
         self.need = 0  # octets to come in FIXED and CHUNK_DATA
         self.stream = 0  # of the message at hand; 0: none
-        self.flaws: list[str] = []
+        self.flaws = NO_FLAWS
         self.missing = 0  # octets of its body that are known to lack
         self.truncated = 0  # of these, cut by the capture
         self.head_ts = 0
@@ -187,14 +187,14 @@ class Reader:
         self.stream = stream
         self.missing = 0
         self.truncated = 0
-        self.flaws = head.flaws + flaws if head.flaws or flaws else []
+        self.flaws = head.flaws + flaws if head.flaws or flaws else NO_FLAWS
         if not self.proven:
-            self.flaws.append("resynchronised")
+            self.flaws = [*self.flaws, "resynchronised"]
             self.proven = True
-        if mode == LENGTH and length:
+        if mode == LENGTH:
             self.state = FIXED
             self.need = length
-        elif mode in {NONE, LENGTH}:
+        elif mode == NONE:
             self._finish(out, complete=True)
         elif mode == CHUNKED:
             self.state = CHUNK_LINE
@@ -431,7 +431,7 @@ class Reader:
                 self._note("truncated", self.truncated)
         out.append(EndOfMessage(self.conv.flow, self.stream, self.kind, self.ts, complete, self.flaws))
         self.stream = 0
-        self.flaws = []
+        self.flaws = NO_FLAWS
         self.state = HEAD
 
     def _note(self, name: str, octets: int = -1) -> None:

@@ -40,7 +40,7 @@ def test_neither_length_nor_coding() -> None:
 # §6.3 rules 3 to 6: fields, mode, length, flaws without their side
 SAME_ON_BOTH_SIDES = {
     "one length": ([(CL, b"5")], LENGTH, 5, []),
-    "length zero": ([(CL, b"0")], LENGTH, 0, []),
+    "length zero": ([(CL, b"0")], NONE, 0, []),
     "leading zeros": ([(CL, b"005")], LENGTH, 5, []),
     "name in other letters": ([(b"CONTENT-length", b"5")], LENGTH, 5, []),
     "blanks behind the value": ([(CL, b"5 \t")], LENGTH, 5, []),
