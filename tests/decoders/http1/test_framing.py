@@ -57,7 +57,7 @@ SAME_ON_BOTH_SIDES = {
     "length with a blank inside": ([(CL, b"1 2")], UNDEFINED, 0, ["cl-invalid"]),
     "empty length": ([(CL, b"")], UNDEFINED, 0, ["cl-invalid"]),
     "one of two lengths is empty": ([(CL, b"5,")], UNDEFINED, 0, ["cl-invalid"]),
-    "length in other scripts' digits": ([(CL, "٥".encode())], UNDEFINED, 0, ["cl-invalid"]),
+    "length in other scripts' digits": ([(CL, "٥".encode())], UNDEFINED, 0, ["cl-invalid"]),  # noqa: RUF001
     "one good and one bad length": ([(CL, b"5"), (CL, b"x")], UNDEFINED, 0, ["cl-invalid"]),
     "chunked": ([(TE, b"chunked")], CHUNKED, 0, []),
     "chunked in other letters": ([(TE, b"CHUNKED")], CHUNKED, 0, []),
