@@ -10,7 +10,6 @@ octets cut off (one octet), length (two octets, big end first), octets.
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
 from appliance.ledger import Ledger
@@ -18,6 +17,7 @@ from appliance.model import Frame, Segment
 from appliance.packet.decode import PacketDecoder
 from appliance.packet.fragments import FragmentLimits
 from appliance.packet.vni import VniSelection
+from tests.fuzz.engine import run
 
 LINKS: Final = (1, 0, 12, 101, 108, 113, 228, 229, 276, 999)
 LIMITS: Final = FragmentLimits(octets=20_000, datagrams=8, fragments=8)
@@ -65,16 +65,5 @@ def one_input(data: bytes) -> None:
     assert ledger.tally["fragment_held"] == 0
 
 
-def main() -> None:
-    """Run atheris over the target."""
-    try:
-        import atheris  # noqa: PLC0415  # optional
-    except ImportError:
-        sys.exit("fuzzing needs atheris: pip install atheris")
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    run(one_input)

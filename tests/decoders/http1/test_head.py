@@ -54,7 +54,7 @@ def by_llhttp(kind: int, octets: bytes) -> tuple[tuple[bytes, ...], list[Field]]
     if not found.over:
         return None
     version = b"HTTP/" + parser.get_http_version().encode()
-    if kind == REQUEST:
+    if isinstance(parser, httptools.HttpRequestParser):
         return (parser.get_method(), found.target, version), found.fields
     return (version, b"%d" % parser.get_status_code()), found.fields
 
@@ -83,7 +83,7 @@ status_line = st.builds(
 
 @st.composite
 def heads(draw: st.DrawFn, kind: int) -> bytes:
-    start = draw(request_line if kind == REQUEST else status_line)
+    start: bytes = draw(request_line if kind == REQUEST else status_line)
     return start + b"".join(draw(st.lists(field_line, max_size=5))) + b"\r\n"
 
 
@@ -170,7 +170,11 @@ REQUEST_LINES = {
     "HTTP/1.0": (b"GET / HTTP/1.0", (b"GET", b"/", b"HTTP/1.0"), []),
     "method that llhttp does not know": (b"BREW / HTTP/1.1", (b"BREW", b"/", b"HTTP/1.1"), []),
     "method in small letters": (b"get / HTTP/1.1", (b"get", b"/", b"HTTP/1.1"), []),
-    "method of odd token characters": (b"!#$%&'*+-.^_`|~9z / HTTP/1.1", (b"!#$%&'*+-.^_`|~9z", b"/", b"HTTP/1.1"), []),
+    "method of odd token characters": (
+        b"!#$%&'*+-.^_`|~9z / HTTP/1.1",
+        (b"!#$%&'*+-.^_`|~9z", b"/", b"HTTP/1.1"),
+        [],
+    ),
     "asterisk": (b"OPTIONS * HTTP/1.1", (b"OPTIONS", b"*", b"HTTP/1.1"), []),
     "authority": (b"CONNECT h:443 HTTP/1.1", (b"CONNECT", b"h:443", b"HTTP/1.1"), []),
     "absolute": (b"GET http://h/ HTTP/1.1", (b"GET", b"http://h/", b"HTTP/1.1"), []),
@@ -181,7 +185,11 @@ REQUEST_LINES = {
     "blank behind": (b"GET / HTTP/1.1 ", (b"GET", b"/", b"HTTP/1.1"), ["start-line"]),
     "no target": (b"GET HTTP/1.1", (b"GET", b"", b"HTTP/1.1"), ["start-line"]),
     "empty target": (b"GET  HTTP/1.1", (b"GET", b"", b"HTTP/1.1"), ["start-line"]),
-    "control character in the target": (b"GET /\x01 HTTP/1.1", (b"GET", b"/\x01", b"HTTP/1.1"), ["start-line"]),
+    "control character in the target": (
+        b"GET /\x01 HTTP/1.1",
+        (b"GET", b"/\x01", b"HTTP/1.1"),
+        ["start-line"],
+    ),
     "later minor version": (b"GET / HTTP/1.2", (b"GET", b"/", b"HTTP/1.2"), ["version"]),
     "version in small letters": (b"GET / http/1.1", (b"GET", b"/", b"http/1.1"), ["version"]),
 }
@@ -259,7 +267,11 @@ def test_no_status_line(name: str) -> None:
 FIELDS: dict[str, tuple[bytes, list[Field], list[str]]] = {
     "none": (b"", [], []),
     "usual": (b"A: b\r\n", [(b"A", b"b")], []),
-    "order and repetition stay": (b"B: 1\r\na: 2\r\nB: 3\r\n", [(b"B", b"1"), (b"a", b"2"), (b"B", b"3")], []),
+    "order and repetition stay": (
+        b"B: 1\r\na: 2\r\nB: 3\r\n",
+        [(b"B", b"1"), (b"a", b"2"), (b"B", b"3")],
+        [],
+    ),
     "no blank": (b"A:b\r\n", [(b"A", b"b")], []),
     "blanks around": (b"A: \t b c \t\r\n", [(b"A", b"b c")], []),
     "empty value": (b"A:\r\nB: \r\n", [(b"A", b""), (b"B", b"")], []),
@@ -271,9 +283,17 @@ FIELDS: dict[str, tuple[bytes, list[Field], list[str]]] = {
         [],  # framing says it
     ),
     "length that is no number": (b"Content-Length: x\r\n", [(b"Content-Length", b"x")], []),
-    "upgrade": (b"Connection: upgrade\r\nUpgrade: x\r\n", [(b"Connection", b"upgrade"), (b"Upgrade", b"x")], []),
+    "upgrade": (
+        b"Connection: upgrade\r\nUpgrade: x\r\n",
+        [(b"Connection", b"upgrade"), (b"Upgrade", b"x")],
+        [],
+    ),
     "folded": (b"A: b\r\n c\r\n", [(b"A", b"b c")], ["obs-fold"]),
-    "folded twice, with a tab": (b"A: b\r\n\tc\r\n  d\r\nE: f\r\n", [(b"A", b"b c d"), (b"E", b"f")], ["obs-fold"]),
+    "folded twice, with a tab": (
+        b"A: b\r\n\tc\r\n  d\r\nE: f\r\n",
+        [(b"A", b"b c d"), (b"E", b"f")],
+        ["obs-fold"],
+    ),
     "folded from an empty value": (b"A:\r\n b\r\n", [(b"A", b"b")], ["obs-fold"]),
     "bare line feed": (b"A: b\nC: d\r\n", [(b"A", b"b"), (b"C", b"d")], ["bare-lf"]),
     "no colon": (b"A b\r\nC: d\r\n", [(b"A b", b""), (b"C", b"d")], ["field-malformed"]),
@@ -283,7 +303,11 @@ FIELDS: dict[str, tuple[bytes, list[Field], list[str]]] = {
     "zero octet in the value": (b"A: b\0c\r\n", [(b"A", b"b\0c")], ["field-control"]),
     "carriage return in the value": (b"A: b\rc\r\n", [(b"A", b"b\rc")], ["field-control"]),
     "each flaw once": (b"A : b\r\nC : d\r\n", [(b"A", b"b"), (b"C", b"d")], ["field-space"]),
-    "several flaws": (b"A : b\n\0: \0\r\n", [(b"A", b"b"), (b"\0", b"\0")], ["bare-lf", "field-space", "field-malformed", "field-control"]),
+    "several flaws": (
+        b"A : b\n\0: \0\r\n",
+        [(b"A", b"b"), (b"\0", b"\0")],
+        ["bare-lf", "field-space", "field-malformed", "field-control"],
+    ),
 }
 
 
