@@ -32,6 +32,7 @@ from appliance.model import (
 
 INTERIM: Final = 32
 OVERHEAD: Final = 2048  # octets that an open exchange costs besides heads and bodies
+PART: Final = 64  # octets that a piece of a body costs besides what it carries
 
 
 class _Open:
@@ -115,8 +116,8 @@ class Pairer:
         if size <= room and content.digest is None:  # common case
             content.parts.append(event.data)
             content.kept += size
-            one.cost += size
-            self._cost += size
+            one.cost += size + PART
+            self._cost += size + PART
             tally["body_kept_bytes"] += size
             return
         self._overflow(one, content, event, max(room, 0))

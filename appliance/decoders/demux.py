@@ -7,7 +7,7 @@ acknowledging exactly up to it. What passed until then is ``http_unframed_bytes`
 nothing is ever recognised.
 
 Bounds: octets held until a connection is recognised, ``PREFIX_LIMIT`` a direction and ``PROBE_MEMORY``
-in all; beyond, the connection counts as other.
+in all, each event charged ``OVERHEAD``; beyond, the connection counts as other.
 
 A new protocol: a row in ``KINDS`` and a FlowDecoder in a file of its own.
 """
@@ -34,6 +34,7 @@ from appliance.ledger import Ledger
 from appliance.model import REQUEST, RESPONSE, Data, End, Flow, Gap, HttpEvent, StreamEvent
 
 PROBE_MEMORY: Final = 64 << 20
+OVERHEAD: Final = 256  # octets that an event costs besides its payload
 
 SIDES_OF: Final = {HTTP1_REQUEST: REQUEST, HTTP1_RESPONSE: RESPONSE}
 KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
@@ -104,6 +105,10 @@ class Probe(FlowDecoder):
 
     def end(self, event: End, out: list[HttpEvent]) -> None:
         self.events.append(event)
+
+    def cost(self) -> int:
+        """Octets of memory, about."""
+        return self.held + OVERHEAD * len(self.events)
 
     def _let_go(self, number: int) -> None:
         """What is held of this direction leads nowhere."""
@@ -187,11 +192,11 @@ class Demux:
         return out
 
     def _probe(self, probe: Probe, event: StreamEvent, out: list[HttpEvent]) -> None:
-        before = probe.held
+        before = probe.cost()
         _dispatch(probe, event, out)
-        if probe.verdict is None and self._held + probe.held - before > PROBE_MEMORY:
+        if probe.verdict is None and self._held + probe.cost() - before > PROBE_MEMORY:
             probe.refuse()
-        self._held += (probe.held if probe.verdict is None else 0) - before
+        self._held += (probe.cost() if probe.verdict is None else 0) - before
         if probe.verdict is not None:
             self._decoders[probe.flow] = probe.verdict
 
@@ -202,7 +207,7 @@ class Demux:
         self._ended.discard(flow)
         decoder = self._decoders.pop(flow)
         if isinstance(decoder, Probe):
-            self._held -= decoder.held
+            self._held -= decoder.cost()
             decoder.over()
 
 

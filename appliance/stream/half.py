@@ -5,8 +5,9 @@ back in order, each once. Where copies overlap, the copy that arrived first wins
 Positions are integers without wrap-around: 0 is the first octet after SYN; a direction joined in the
 middle starts near ``JOINED`` so that octets from before its first one stay positive.
 
-Bound: the connection's owner limits ``cost``, which charges ``OVERHEAD`` for each piece so that
-one-octet segments cannot cost a hundred times what they carry.
+Bounds: the connection's owner limits ``cost``, which charges ``OVERHEAD`` for each piece so that
+one-octet segments cannot cost a hundred times what they carry, and the number of pieces (``PIECES``), so
+that one segment that covers them all costs a millisecond at most.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 JOINED: Final = 1 << 32
 OVERHEAD: Final = 256  # octets: a tuple, its integers and a bytes object (sys.getsizeof on CPython 3.11)
+
+PIECES: Final = 4096  # contiguous segments of 1448 octets reach the default of stream_buffer before
 
 Piece = tuple[int, int, bytes, int, int]
 """(position, ts, payload, missing, acknowledgment number or -1)"""

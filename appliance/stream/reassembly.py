@@ -36,11 +36,12 @@ from appliance.model import (
     reverse_route,
 )
 from appliance.stream.connection import FOREIGN, NEVER, Connection
-from appliance.stream.half import Half
+from appliance.stream.half import PIECES, Half
 from appliance.stream.serial import HALF, MASK, diff
 
 LINGER: Final = 5 * NANOSECONDS
 TOUCH: Final = NANOSECONDS
+SYN_PAYLOAD: Final = 1500  # octets: a SYN that is kept carries no more than a packet (TCP Fast Open)
 CONTROL: Final = SYN | FIN | RST
 
 
@@ -175,8 +176,8 @@ class Reassembler:
             if conn.closed or conn.rst is not None:
                 conn.syn = None
                 return True
-            conn.syn = seg
-            conn.quiet = False
+            if len(seg.payload) <= SYN_PAYLOAD:
+                conn.syn = seg
             return False
         syn = conn.syn
         if syn is not None and seg.route == syn.route and seg.seq == (syn.seq + 1) & MASK:
@@ -210,7 +211,7 @@ class Reassembler:
         limits = self._limits
         ended = conn.expire(now, limits.reorder_segments, limits.gap_wait, out, self._ledger)
         for half in (conn.a, conn.b):
-            while half.cost > limits.stream_buffer:
+            while half.cost > limits.stream_buffer or len(half.held) > PIECES:
                 # The other side's hole, where an effect waits for its cause.
                 lacking = half if half.hole_at >= 0 else half.peer
                 if lacking.hole_at < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.model import FIN, PSH, RST, SYN, Data
-from appliance.stream.half import OVERHEAD
+from appliance.stream.half import OVERHEAD, PIECES
 from appliance.stream.reassembly import StreamLimits
 from tests.stream.steps import CLIENT, Steps
 
@@ -394,3 +394,20 @@ def test_positions_and_acknowledgments(steps: Steps) -> None:
     steps.c(10, b"g", ack=5)
     seen = [(e.side, e.offset, e.acked) for e in steps.events if isinstance(e, Data)]
     assert seen == [(0, 0, 0), (1, 0, 3), (0, 3, 5), (0, 10, 5)]
+
+
+def test_number_of_pieces_is_bounded() -> None:
+    steps = Steps(limits=StreamLimits(stream_buffer=1 << 30)).open()
+    for n in range(PIECES):
+        assert steps.c(2 * n + 1, b"x") == []  # at the limit: 4096 holes
+    said = steps.c(2 * PIECES + 1, b"x")
+    assert said[:2] == ["c~1", "c:x"]
+    assert steps.ledger.tally["gaps"] == 1
+
+
+def test_a_segment_over_many_pieces_fills_their_holes() -> None:
+    steps = Steps().open()
+    for n in range(50):
+        steps.c(2 * n + 1, b"x")
+    assert "".join(part[2:] for part in steps.c(0, b"y" * 100)) == "yx" * 50
+    assert steps.ledger.tally["segment_duplicate_bytes"] == 50

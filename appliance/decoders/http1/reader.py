@@ -6,7 +6,8 @@ its conversation finds a boundary again. Every octet is counted once: head, body
 unframed, cut head or tunnel.
 
 Bounds: a head ``HEAD_LIMIT`` (Envoy's largest is 8 MiB, nginx's default 32 KiB, Node's 16 KiB), a line of
-chunked coding ``LINE_LIMIT``, a trailer section ``TRAILER_LIMIT``; beyond them the octets are no HTTP.
+chunked coding ``LINE_LIMIT``, a trailer section ``TRAILER_LIMIT``; beyond them the octets are no HTTP. All
+unfinished heads together: shared.py.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Reader:
         self.octets.held += len(payload) - at
         match = _BLANK.search(buffer, max(self.scanned - 2, 0))
         if match is None or match.end() > HEAD_LIMIT:
-            if len(buffer) > HEAD_LIMIT or not self._plausible():
+            if len(buffer) > HEAD_LIMIT or self.octets.full() or not self._plausible():
                 self._lose()
             self.scanned = len(self.buffer)
             return len(payload)

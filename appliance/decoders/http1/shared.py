@@ -11,6 +11,8 @@ from typing import Final
 from appliance.decoders.http1.head import HeadParser
 from appliance.ledger import Ledger
 
+HELD_LIMIT: Final = 64 << 20  # octets of unfinished heads and lines in all connections
+
 UNFRAMED: Final = 0
 CUT_HEAD: Final = 1
 TUNNELLED: Final = 2
@@ -28,6 +30,7 @@ class Octets:
         "interim",
         "requests",
         "responses",
+        "total_held",
         "tunnel",
         "unframed",
     )
@@ -37,6 +40,7 @@ class Octets:
         self.body = 0
         self.framing = 0
         self.held = 0
+        self.total_held = 0  # up to the last flush
         self.unframed = 0
         self.cut_head = 0
         self.tunnel = 0
@@ -54,12 +58,17 @@ class Octets:
         else:
             self.tunnel += n
 
+    def full(self) -> bool:
+        """Too much is held by all connections together."""
+        return self.total_held + self.held > HELD_LIMIT
+
     def flush(self, ledger: Ledger) -> None:
         tally = ledger.tally
         tally["http_head_bytes"] += self.head
         tally["http_body_bytes"] += self.body
         tally["http_framing_bytes"] += self.framing
         tally["http_held_bytes"] += self.held
+        self.total_held += self.held
         tally["http_unframed_bytes"] += self.unframed
         tally["http_cut_head_bytes"] += self.cut_head
         tally["tunnel_bytes"] += self.tunnel
