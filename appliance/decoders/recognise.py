@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from appliance.decoders.http1.head import TOKEN, is_start_line
-from appliance.decoders.http1.reader import METHOD_LIMIT
+from appliance.decoders.http1.head import is_start_line, may_begin
 from appliance.model import REQUEST, RESPONSE
 
 MORE: Final = 0
@@ -25,9 +24,6 @@ PREFIX_LIMIT: Final = 64 << 10  # octets of a request line; nginx allows 32 KiB,
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4
 _TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")  # RFC 8446 §5.1: content type, legacy version
-_REQUEST_START = re.compile(rb"%s[ \t]" % TOKEN)
-_METHOD = re.compile(TOKEN)
-_STATUS = b"HTTP/1."
 
 
 def recognise(prefix: bytes) -> int:  # noqa: PLR0911  # one for each answer
@@ -42,9 +38,9 @@ def recognise(prefix: bytes) -> int:  # noqa: PLR0911  # one for each answer
     if text[:16] == _PREFACE:
         return HTTP2
     line, end, _ = text.partition(b"\n")
-    if text[:7].upper() == _STATUS[: len(text)]:
+    if may_begin(RESPONSE, text):
         return _whole(HTTP1_RESPONSE, line, end, text)
-    if not (_REQUEST_START.match(text, 0, METHOD_LIMIT + 1) or _METHOD.fullmatch(text, 0, METHOD_LIMIT)):
+    if not may_begin(REQUEST, text):
         return MORE if len(text) < 3 and b"\x14" <= text[:1] <= b"\x17" else OTHER  # noqa: PLR2004
     return _whole(HTTP1_REQUEST, line, end, text)
 

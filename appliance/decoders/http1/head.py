@@ -41,7 +41,19 @@ _WHOLE: Final = (
 _VERSIONS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(TOKEN)
+_METHOD = re.compile(rb"%s[ \t]" % TOKEN)
+_STATUS: Final = b"HTTP/1."
+METHOD_LIMIT: Final = 64  # octets; the longest registered method has 17
 _NO_BODY: Final = b"HTTP/1.1 204 \r\n"
+
+
+def may_begin(kind: int, octets: bytes | bytearray) -> bool:
+    """``octets`` may be the beginning of a start line that is not whole yet."""
+    if kind == RESPONSE:
+        return octets[:7].upper() == _STATUS[: len(octets)]
+    if len(octets) <= METHOD_LIMIT and _NAME.fullmatch(octets):
+        return True
+    return _METHOD.match(octets, 0, METHOD_LIMIT + 1) is not None
 
 
 def is_whole_start(kind: int, octets: bytes | bytearray) -> bool:

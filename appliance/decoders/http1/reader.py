@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NO_FLAWS, NONE, TUNNEL
-from appliance.decoders.http1.head import TOKEN, is_start_line
+from appliance.decoders.http1.head import is_start_line, may_begin
+from appliance.decoders.http1.lines import Lines
 from appliance.decoders.http1.shared import CUT_HEAD, TUNNELLED, UNFRAMED
 from appliance.flaws import flaw
 from appliance.model import REQUEST, Body, EndOfMessage, Head, HttpEvent
@@ -42,16 +43,12 @@ LOST: Final = 8
 
 _BLANK = re.compile(rb"\n\r?\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?(\r?)\n")
-_REQUEST_START = re.compile(rb"%s[ \t]" % TOKEN)
-_METHOD = re.compile(TOKEN)
-METHOD_LIMIT: Final = 64
 
 
-class Reader:
+class Reader(Lines):
     __slots__ = (
         "acked",
         "after_loss",
-        "buffer",
         "conv",
         "ended",
         "flaws",
@@ -63,10 +60,8 @@ class Reader:
         "lost",
         "missing",
         "need",
-        "octets",
         "place",
         "proven",
-        "scanned",
         "side",
         "state",
         "stream",
@@ -75,9 +70,9 @@ class Reader:
     )
 
     def __init__(self, conv: Conversation, side: int, kind: int, *, lost: bool) -> None:
+        super().__init__(conv.shared.octets)
         self.conv = conv
         self.heads = conv.shared.heads
-        self.octets = conv.shared.octets
         self.side = side
         self.kind = kind
         self.state = LOST if lost else HEAD
@@ -88,8 +83,6 @@ class Reader:
         self.ended = False
         self.acked = -1  # what this side had of the other when it last spoke
         self.ts = 0
-        self.buffer = bytearray()  # of a head, a chunk line or a trailer that is not whole
-        self.scanned = 0
         self.need = 0  # octets to come in FIXED and CHUNK_DATA
         self.stream = 0  # of the message at hand; 0: none
         self.flaws = NO_FLAWS
@@ -153,7 +146,7 @@ class Reader:
         raw = bytes(buffer[: match.end()])
         at += match.end() - before
         self.octets.held -= len(buffer)
-        self._drop_buffer()
+        self.drop()
         head = self.heads.parse(self.kind, raw, 0, len(raw))
         if head is None:
             self.octets.unframed += len(raw)
@@ -165,17 +158,10 @@ class Reader:
     def _plausible(self) -> bool:
         """The octets so far may become a head."""
         buffer = self.buffer
-        if self.kind == REQUEST:
-            if len(buffer) <= METHOD_LIMIT and _METHOD.fullmatch(buffer):
-                return True
-            if not _REQUEST_START.match(buffer, 0, METHOD_LIMIT + 1):
-                return False
-        elif buffer[:7].upper() != b"HTTP/1."[: len(buffer)]:
-            return False
         line = buffer.find(b"\n", self.scanned)
-        if line < 0 or buffer.find(b"\n", 0, self.scanned) >= 0:
-            return True  # no whole line yet, or looked at before
-        return is_start_line(self.kind, bytes(buffer[:line]).removesuffix(b"\r"))
+        if line >= 0 and buffer.find(b"\n", 0, self.scanned) < 0:  # the first line has just become whole
+            return is_start_line(self.kind, bytes(buffer[:line]).removesuffix(b"\r"))
+        return may_begin(self.kind, buffer)
 
     def _begin(self, head: Head, out: list[HttpEvent]) -> None:
         conv = self.conv
@@ -225,7 +211,7 @@ class Reader:
         out.append(Body(self.conv.flow, self.stream, self.kind, data))
 
     def _chunk_line(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
-        line, at = self._line(payload, at, LINE_LIMIT)
+        line, at = self.line(payload, at, LINE_LIMIT)
         if line is None:
             if len(self.buffer) > LINE_LIMIT:
                 self._break("chunk-malformed", out)
@@ -249,7 +235,7 @@ class Reader:
         return at + len(part)
 
     def _chunk_end(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
-        line, at = self._line(payload, at, 2)
+        line, at = self.line(payload, at, 2)
         if line is None:
             if len(self.buffer) > 1:
                 self._break("chunk-malformed", out)
@@ -264,7 +250,7 @@ class Reader:
 
     def _trailer(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
         """RFC 9112 §7.1.2: fields up to a blank line; their octets are framing."""
-        line, at = self._line(payload, at, TRAILER_LIMIT)
+        line, at = self.line(payload, at, TRAILER_LIMIT)
         if line is None:
             if len(self.buffer) > TRAILER_LIMIT:
                 self._break("trailer-too-large", out)
@@ -276,25 +262,6 @@ class Reader:
         elif self.need > TRAILER_LIMIT:
             self._break("trailer-too-large", out)
         return at
-
-    def _line(self, payload: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
-        """The next line with its end, or None and what there is of it is held."""
-        counts = self.octets
-        stop = payload.find(b"\n", at, at + limit + 1)
-        buffer = self.buffer
-        if stop >= 0 and not buffer:  # common case
-            counts.framing += stop + 1 - at
-            return payload[at : stop + 1], stop + 1
-        if stop < 0:
-            buffer += payload[at : at + limit + 1]
-            taken = min(len(payload) - at, limit + 1)
-            counts.held += taken
-            return None, at + taken
-        line = bytes(buffer) + payload[at : stop + 1]
-        counts.held -= len(buffer)
-        counts.framing += len(line)
-        self._drop_buffer()
-        return line, stop + 1
 
     def _until_close(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
         self._body(payload[at:] if at else payload, out)
@@ -352,7 +319,7 @@ class Reader:
         self.ts = ts
         self.ended = True
         if self.stream:
-            self._release(UNFRAMED)
+            self.release(UNFRAMED)
             if self.state == UNTIL_CLOSE and reason == "fin":
                 self._finish(out, complete=not self.missing)
             else:
@@ -360,7 +327,7 @@ class Reader:
                 self._finish(out, complete=False)
         elif self.buffer:
             self._cut_head("unfinished-" + reason, -1, out)
-        self._release(CUT_HEAD)
+        self.release(CUT_HEAD)
         if self.state != SILENT:
             self.state = LOST
 
@@ -378,7 +345,7 @@ class Reader:
         counts.held -= len(self.buffer)
         counts.head += stop + 1
         counts.cut_head += len(self.buffer) - stop - 1
-        self._drop_buffer()
+        self.drop()
         conv = self.conv
         found = conv.request(self, head, out) if kind == REQUEST else conv.response(self, head, out)
         stream, _, _, flaws = found
@@ -392,7 +359,7 @@ class Reader:
 
     def silence(self, out: list[HttpEvent]) -> None:
         """What comes from now on is no HTTP."""
-        self._release(TUNNELLED)
+        self.release(TUNNELLED)
         if self.stream:
             self._finish(out, complete=False)
         self.lost = False
@@ -406,23 +373,16 @@ class Reader:
 
     def _break(self, name: str, out: list[HttpEvent]) -> None:
         self._note(name)
-        self._release(UNFRAMED)
+        self.release(UNFRAMED)
         self._finish(out, complete=False)
         self._lose()
 
     def _lose(self) -> None:
-        self._release(CUT_HEAD)
+        self.release(CUT_HEAD)
         if self.state != SILENT:
             self.state = LOST
             self.lost = True
             self.conv.unordered = True
-
-    def _release(self, name: int) -> None:
-        """What is held will not become anything."""
-        held = len(self.buffer)
-        if held:
-            self.octets.release(held, name)
-            self._drop_buffer()
 
     def _finish(self, out: list[HttpEvent], *, complete: bool) -> None:
         if self.missing:
@@ -439,10 +399,6 @@ class Reader:
         text = flaw(self.kind, name, octets)
         if text not in self.flaws:
             self.flaws = [*self.flaws, text]
-
-    def _drop_buffer(self) -> None:
-        self.buffer = bytearray()
-        self.scanned = 0
 
 
 Step = Callable[[Reader, bytes, int, int, "list[HttpEvent]"], int]
