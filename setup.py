@@ -2,7 +2,8 @@
 
     APPLIANCE_COMPILE=1 pip install --no-build-isolation .     needs mypy, setuptools and a C compiler
 
-Both are the same source and pass the same tests (``make compiled``). The rest is in pyproject.toml.
+Both are the same source and pass the same tests (``make compiled``). The reader of capture files goes
+along: it is a fifth of the whole, and a tenth faster compiled. The rest is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from setuptools import setup
 
 MODULES = ("model.py", "ledger.py", "flaws.py", "exchange.py", "message.py", "pipeline.py")
-CORE = (*MODULES, "packet", "stream", "decoders")
+CORE = (*MODULES, "packet", "stream", "decoders", "sources/pcap.py")
 
 
 def core_files() -> list[str]:

@@ -144,12 +144,13 @@ def _classic(
         end = len(buffer)
         while at + RECORD_HEADER <= end:  # common case: a whole record in the buffer
             seconds, fraction, captured, wire = header(buffer, at)
-            stop = at + RECORD_HEADER + captured
+            data = at + RECORD_HEADER
+            stop = data + captured
             if stop > end:
                 break
             if seconds != second:
                 second, whole = seconds, seconds * _SECOND
-            frames.append(Frame(whole + fraction * scale, buffer[at + RECORD_HEADER : stop], wire, link))
+            frames.append(Frame(whole + fraction * scale, buffer[data:stop], wire, link))
             at = stop
             number += 1
             if len(frames) == batch:
