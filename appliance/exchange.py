@@ -176,6 +176,8 @@ class Pairer:
         count("exchanges")
         if exchange.request is None:
             count("exchange_orphan")
+            if "orphan" not in exchange.flaws:  # its request had to be given up
+                exchange.flaws.append("orphan")
         elif exchange.response is None:
             count("exchange_unanswered")
         else:
@@ -192,4 +194,6 @@ class Pairer:
         enough = self._memory // 8 * 7
         while self._cost > enough and self._open:
             for key in list(islice(self._open, 64)):
+                if self._cost <= enough:
+                    return
                 self._emit(key, out, "evicted")

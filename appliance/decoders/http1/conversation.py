@@ -169,6 +169,8 @@ class Conversation(FlowDecoder):
         if stream:
             out.append(Response(self.flow, stream, reader.head_ts, head, reader.side, status, interim))
         if interim:
+            if asked is not None and flaws:
+                reader.proven = False  # the final response carries the mark
             return 0, NONE, 0, []
         mode, length, framing = response_framing(head, status, asked.method if asked else b"")
         if mode == TUNNEL:

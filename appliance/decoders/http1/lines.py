@@ -21,13 +21,14 @@ class Lines:
     def line(self, payload: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
         """The next line of ``payload[at:]``, or None; and where to go on."""
         counts = self.octets
-        stop = payload.find(b"\n", at, at + limit + 1)
         buffer = self.buffer
+        room = limit + 1 - len(buffer)
+        stop = payload.find(b"\n", at, at + room)
         if stop >= 0 and not buffer:  # common case
             counts.framing += stop + 1 - at
             return payload[at : stop + 1], stop + 1
         if stop < 0:
-            taken = min(len(payload) - at, limit + 1)
+            taken = min(len(payload) - at, room)
             buffer += payload[at : at + taken]
             counts.held += taken
             return None, at + taken
