@@ -81,7 +81,7 @@ class Connection:
 
     def accept(self, half: Half, seg: Segment, out: list[StreamEvent], ledger: Ledger) -> None:
         self.n += 1
-        half.seen = seg.ts
+        half.seen = max(half.seen, seg.ts)  # a late copy is no news
         half.absent = False
         flags = seg.flags
         seq = seg.seq

@@ -258,6 +258,18 @@ def test_direction_of_the_server_only() -> None:
     assert steps.ledger.tally["gaps"] == 0
 
 
+def test_late_copy_does_not_turn_back_the_clock() -> None:
+    steps = Steps()
+    assert steps.c(-1, ack=None, flags=SYN) == []
+    assert steps.c(0, b"abc", ack=0) == ["c:abc"]
+    assert steps.c(3, ack=500, flags=FIN, ms=5000) == ["c.fin"]
+    steps.now -= 4_900_000_000
+    assert steps.c(0, b"abc", ack=0) == []
+    steps.now += 4_900_000_000
+    assert steps.c(4, ack=500) == []  # a second after FIN has not passed
+    assert steps.tick(1.1) == ["s.fin"]
+
+
 def test_syn_ack_first_tells_both_starts() -> None:
     steps = Steps()
     assert steps.s(-1, ack=0, flags=SYN) == []
