@@ -1,18 +1,21 @@
 """A capture file as octets: plain or gzip, from disk or standard input, never more than a piece at a time.
 
-Contract: ``read`` returns the next octets, empty at the end. What is damaged raises ``Damaged`` with a
-reason, after everything before the damage has been returned.
+Contract: ``read`` returns the next octets, empty at the end: ``PIECE`` of them but for the last, however
+short the members of a gzip file (RFC 1952 §2.2) are, since whoever reads joins pieces. What is damaged
+raises ``Damaged`` with a reason, after everything before the damage has been returned.
 Bound: ``PIECE`` octets in, ``PIECE`` out, whatever gzip makes of them.
 """
 
 from __future__ import annotations
 
+import select
 import sys
 import zlib
 from pathlib import Path
 from typing import BinaryIO, Final
 
 PIECE: Final = 1 << 18  # more costs page faults (1.25 against 1.0 us a record at 1 MiB)
+_FEED: Final = 1 << 14  # of gzip at a time: zlib copies what it leaves, for each member
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31  # zlib: 15 bits of window, and a gzip header (RFC 1952)
 
@@ -23,66 +26,90 @@ class Damaged(Exception):  # noqa: N818  # a statement about the file, not about
 
 class Octets:
     def __init__(self, path: str) -> None:
-        """Raises OSError where the file cannot be opened."""
+        """Raises OSError where the file cannot be opened, Damaged where its first piece cannot be read."""
         self._file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115  # close()
         self.consumed = 0  # octets read of the file as it is stored
-        self._ahead = self._raw()
-        self._gunzip = zlib.decompressobj(_GZIP_WINDOW) if self._ahead[:2] == _GZIP else None
         self._damage = ""
+        self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
+        self._at = 0  # of _ahead, inflated
+        self._ahead = self._raw()
+        if len(self._ahead) == 1:  # a pipe that does not wait gives what it has
+            self._ahead += self._raw()
+        self._packed = self._ahead[:2] == _GZIP
+        if self._damage:
+            self.close()
+            raise Damaged(self._damage)
 
     def close(self) -> None:
         if self._file is not sys.stdin.buffer:
             self._file.close()
 
     def read(self) -> bytes:
-        if self._gunzip is not None:
-            return self._inflate()
-        data, self._ahead = self._ahead, b""
-        return data or self._raw()
+        if self._packed:
+            data = self._inflate()
+        else:
+            data, self._ahead = self._ahead or self._raw(), b""
+        if not data and self._damage:
+            raise Damaged(self._damage)
+        return data
 
     def _raw(self) -> bytes:
+        """The next octets as they are stored; none at the end, and where ``_damage`` says why."""
         try:
-            data = self._file.read(PIECE)
+            data: bytes | None = self._file.read(PIECE)
+            while data is None:  # whoever started us left the pipe non-blocking
+                select.select([self._file], [], [])
+                data = self._file.read(PIECE)
         except OSError as error:
-            raise Damaged(error.strerror or str(error)) from error
+            self._damage = error.strerror or str(error)
+            return b""
         self.consumed += len(data)
         return data
 
     def _inflate(self) -> bytes:
-        while True:
-            assert self._gunzip is not None  # noqa: S101
-            if self._damage:
-                raise Damaged(self._damage)
-            if not self._ahead:
-                self._ahead = self._raw()
-            if not self._ahead:
-                if self._gunzip.eof:
-                    return b""
-                raise Damaged("the gzip stream is cut short")
-            if self._gunzip.eof:  # another member (RFC 1952 §2.2), or padding
-                if self._ahead[:2] != _GZIP and self._ahead.strip(b"\0") == b"":
-                    self._ahead = b""
-                    continue
-                self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
-            before = self._gunzip.copy()
-            try:
-                data = self._gunzip.decompress(self._ahead, PIECE)
-            except zlib.error as error:
-                self._damage = f"the gzip stream is damaged ({error})"
-                data = _before_damage(before, self._ahead)
-            self._ahead = self._gunzip.unused_data if self._gunzip.eof else self._gunzip.unconsumed_tail
-            if data:
-                return data
+        parts = []
+        room = PIECE
+        while room > 0 and not self._damage:
+            if self._at == len(self._ahead):
+                self._ahead, self._at = self._raw(), 0
+            if self._ahead:
+                data = self._step(room)
+            elif self._gunzip.eof or self._damage:
+                break
+            else:
+                data = self._gunzip.decompress(b"", room)  # what had no room before
+                if not data:
+                    self._damage = "the gzip stream is cut short"
+            parts.append(data)
+            room -= len(data)
+        return b"".join(parts)
+
+    def _step(self, room: int) -> bytes:
+        """What the next octets of the file inflate to; may be nothing."""
+        feed = self._ahead[self._at : self._at + _FEED]
+        if self._gunzip.eof:  # another member, or padding
+            padding = len(feed) - len(feed.lstrip(b"\0"))
+            if padding:
+                self._at += padding
+                return b""
+            self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
+        before = self._gunzip.copy()
+        try:
+            data = self._gunzip.decompress(feed, room)
+        except zlib.error as error:
+            self._damage = f"the gzip stream is damaged ({error})"
+            return _before_damage(before, feed)
+        left = self._gunzip.unused_data if self._gunzip.eof else self._gunzip.unconsumed_tail
+        self._at += len(feed) - len(left)
+        return data
 
 
-def _before_damage(gunzip: zlib._Decompress, data: bytes) -> bytes:
+def _before_damage(gunzip: zlib._Decompress, feed: bytes) -> bytes:
     """What comes out until zlib notices; it gives nothing of the call that fails."""
     out = bytearray()
-    for at in range(len(data)):
+    for at in range(len(feed)):
         try:
-            out += gunzip.decompress(data[at : at + 1])
+            out += gunzip.decompress(feed[at : at + 1])
         except zlib.error:
-            break
-        if len(out) > PIECE:
             break
     return bytes(out)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import heapq
 import io
 import struct
 import sys
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,37 +18,9 @@ from hypothesis import strategies as st
 from appliance.model import LINK_ETHERNET, LINK_RAW, LINK_SLL, Frame
 from appliance.sources import octets, pcap, pcapng
 from appliance.sources.pcap import CaptureFiles
+from tests.fuzz import fuzz_pcap
+from tests.sources.files import SECOND, T0, frames, plain, read
 from tests.support import captures as build
-
-SECOND = 1_000_000_000
-T0 = 1_700_000_000 * SECOND
-
-
-def frames(n: int, start: int = T0, step: int = 1_000_000) -> list[Frame]:
-    return [
-        Frame(start + k * step, bytes([k % 256]) * (20 + k % 50), 100 + k, LINK_ETHERNET) for k in range(n)
-    ]
-
-
-def read(path: Path | str, *more: Path) -> tuple[list[tuple[int, bytes, int, int]], list[str]]:
-    source = CaptureFiles([str(path), *map(str, more)])
-    found = [(f.ts, f.data, f.wire_length, f.link) for batch in source for f in batch]
-    assert source.frames == len(found)
-    return found, [str(fault) for fault in source.faults]
-
-
-def plain(some: list[Frame]) -> list[tuple[int, bytes, int, int]]:
-    return [(f.ts, f.data, f.wire_length, f.link) for f in some]
-
-
-@pytest.fixture
-def put(tmp_path: Path):
-    def write(data: bytes, name: str = "a.pcap") -> Path:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -64,9 +39,35 @@ def test_microseconds_are_not_nanoseconds(put) -> None:
     assert found[0][0] == T0 + 123_456_000
 
 
-def test_link_type_without_the_fcs_bits(put) -> None:
-    found, _ = read(put(build.pcap(frames(1), link=0x24000000 | LINK_SLL)))
-    assert found[0][3] == LINK_SLL
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_records_with_the_longer_header_of_patched_tcpdumps(put, order: str) -> None:
+    data = struct.pack(order + "IHHiIII", 0xA1B2CD34, 2, 4, 0, 0, 65535, 1)
+    for octet in b"ab":
+        data += struct.pack(order + "IIIIIHBB", 1_700_000_000, 7, 3, 9, 1, 2, 3, 0) + bytes([octet]) * 3
+    assert read(put(data)) == ([(T0 + 7000, b"aaa", 9, 1), (T0 + 7000, b"bbb", 9, 1)], [])
+    found, faults = read(put(data[:-4]))
+    assert len(found) == 1
+    assert "record 2 at octet 51 is cut short: 23 of 24 octets are there" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("bits", "captured", "wire", "left"),
+    [
+        (0x2400_0000, b"frame+FCS!", 10, (b"frame+", 6)),
+        (0x1400_0000, b"frame+FCS!", 10, (b"frame+FC", 8)),
+        (0x2000_0000, b"frame+FCS!", 10, (b"frame+FCS!", 10)),  # "length unknown"
+        (0x0400_0000, b"frame+", 6, (b"frame+", 6)),  # "none"
+        (0x2400_0000, b"frame+F", 10, (b"frame+", 6)),  # cut in the FCS
+        (0x2400_0000, b"fra", 10, (b"fra", 6)),  # cut before it
+        (0x2400_0000, b"abc", 3, (b"", 0)),
+        (0x2400_0000, b"frame+FCS!", 0, (b"frame+", 6)),  # a writer that does not know the length
+    ],
+)
+def test_frames_end_before_their_fcs(
+    put, bits: int, captured: bytes, wire: int, left: tuple[bytes, int]
+) -> None:
+    found, _ = read(put(build.pcap([Frame(T0, captured, wire, 0)], link=bits | LINK_SLL)))
+    assert found == [(T0, *left, LINK_SLL)]
 
 
 def test_record_larger_than_a_piece_of_the_file(put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +140,67 @@ def test_several_files_are_one_timeline(put) -> None:
     b = frames(700, T0 + 1_000_000, 2_000_000)
     found, _ = read(put(build.pcap(a), "a"), put(gzip.compress(build.pcap(b)), "b"))
     assert [f[0] for f in found] == sorted(f.ts for f in a + b)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 20), max_size=12), st.booleans()),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_timeline_is_that_of_heapq_merge(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[list[int], bool]]
+) -> None:
+    """Also where a file is out of order in itself, has no frames, or is cut."""
+    folder = tmp_path_factory.mktemp("timeline")
+    paths, timelines = [], []
+    for n, (times, cut) in enumerate(files):
+        some = [Frame(ts * SECOND, bytes([n, k]), 2, 1) for k, ts in enumerate(times)]
+        paths.append(folder / str(n))
+        paths[-1].write_bytes(build.pcap(some) + b"x" * cut)
+        timelines.append(plain(some))
+    found, faults = read(*paths)
+    assert found == list(heapq.merge(*timelines, key=itemgetter(0)))
+    assert len(faults) == sum(cut for _, cut in files)
+
+
+def test_files_one_after_the_other_are_open_one_after_the_other(put) -> None:
+    """A day is a thousand files, and a process may open a thousand."""
+    paths = [put(build.pcap(frames(300, T0 + n * SECOND)), f"{n:03}") for n in range(40)]
+    source = CaptureFiles([str(path) for path in reversed(paths)], batch=10)
+    most = max(len(source._open) for _ in source)
+    assert source.frames == 40 * 300
+    assert most <= 2
+    assert source.octets_read == source.octets_total()
+
+
+def test_several_files_are_not_read_ahead(put) -> None:
+    """Compiled, a generator within a list is a list of all frames."""
+    some = [Frame(T0 + k, b"x" * 1000, 1000, 1) for k in range(3000)]
+    source = CaptureFiles([str(put(build.pcap(some), name)) for name in "ab"], batch=10)
+    read_by_then = [source.octets_read for _ in source]
+    assert len(read_by_then) == 600
+    assert read_by_then[0] <= 2 * octets.PIECE
+
+
+def test_standard_input_named_twice(put, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [Frame(T0 + k * 1000, b"x" * 1000, 1000, 1) for k in range(2000)]
+    with put(build.pcap(some)).open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        found, faults = read("-", Path("-"))
+    assert found == plain(some)
+    assert [fault.partition(": ")[2] for fault in faults] == [
+        "cannot be read: standard input can be named once"
+    ]
+
+
+def test_standard_input_beside_a_file(put, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = frames(10), frames(10, T0 + 1000)
+    with put(build.pcap(a)).open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        found, _ = read("-", put(build.pcap(b), "b"))
+    assert found == sorted(plain(a) + plain(b))
 
 
 def test_order_of_a_single_file_is_kept(put) -> None:
@@ -231,6 +293,13 @@ def test_missing_file_and_folder_are_one_line_each(tmp_path: Path) -> None:
 def test_record_at_the_limit_and_above(put) -> None:
     at = Frame(T0, b"x" * pcap.RECORD_LIMIT, 1, 1)
     assert len(read(put(build.pcap([at])))[0]) == 1
+    assert octets.PIECE <= pcap.RECORD_LIMIT  # or a longer one could be whole in the buffer
+    above = Frame(T0, b"x" * (pcap.RECORD_LIMIT + 1), 1, 1)
+    for before in ([], frames(1), frames(3000)):
+        for pack in (bytes, gzip.compress):
+            found, faults = read(put(pack(build.pcap([*before, above, at]))))
+            assert len(found) == len(before)
+            assert "announces 262145 octets" in faults[0]
     data = build.pcap(frames(1)) + struct.pack("<IIII", 0, 0, 0xFFFFFFFF, 0) + b"x" * 100
     found, faults = read(put(data))
     assert len(found) == 1
@@ -271,36 +340,93 @@ def test_gzip_bomb_is_read_in_pieces(put) -> None:
     assert sum(sizes) > 50 << 20
 
 
-@given(st.binary(max_size=400), st.integers(0, 400), st.sampled_from(["pcap", "pcapng"]))
-def test_no_octets_raise(data: bytes, at: int, kind: str) -> None:
-    good = (
-        build.pcap(frames(4))
-        if kind == "pcap"
-        else build.section() + build.interface() + b"".join(build.enhanced(0, n, b"abcd") for n in range(4))
-    )
-    import tempfile  # noqa: PLC0415
+GOOD = (
+    build.pcap(frames(4)),
+    build.pcap(frames(4), order=">", nano=True, link=0x2400_0001),
+    build.section() + build.interface() + b"".join(build.enhanced(0, n, b"abcd") for n in range(4)),
+    build.section(">") + build.interface(order=">") + build.enhanced(0, 1, b"abcd", order=">") * 4,
+)
 
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(good[:at] + data + good[at + len(data) :])
-        file.flush()
-        found, faults = read(file.name)
-    assert len(faults) <= 1
-    assert sum(len(f[1]) for f in found) <= len(good) + len(data)
+
+@given(st.binary(max_size=400))
+def test_any_octets_hold_the_invariants(data: bytes) -> None:
+    fuzz_pcap.one_input(data)
+
+
+@given(
+    st.sampled_from(GOOD),
+    st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)), max_size=4),
+    st.integers(0, 400),
+    st.booleans(),
+)
+def test_mutated_files_hold_the_invariants(
+    good: bytes, changes: list[tuple[int, bytes]], size: int, packed: bool
+) -> None:
+    """Plain, or as gzip that is damaged itself."""
+    data = bytearray(gzip.compress(good, mtime=0) if packed else good)
+    for at, octets_there in changes:
+        data[at : at + len(octets_there)] = octets_there
+    fuzz_pcap.one_input(bytes(data))
+    fuzz_pcap.one_input(bytes(data[:size]))
 
 
 # -- the oracle
 
 
-def test_records_are_those_that_scapy_reads(shared: Path) -> None:
-    from scapy.utils import RawPcapReader  # noqa: PLC0415
+def oracle(path: Path) -> list[tuple[int, bytes, int, int]]:
+    """Time, data, length and link of each record as scapy's readers have them."""
+    from scapy.utils import RawPcapNgReader, RawPcapReader  # noqa: PLC0415
 
+    # Typed as the reader of pcap, it makes the other one where it is pcapng.
+    with RawPcapReader(str(path)) as reader:
+        records: list[Any] = list(reader)
+    if isinstance(reader, RawPcapNgReader):
+        return [
+            ((m.tshigh << 32 | m.tslow) * SECOND // m.tsresol, bytes(data), m.wirelen, m.linktype)
+            for data, m in records
+        ]
+    unit = 1 if reader.nano else 1000
+    return [(m.sec * SECOND + m.usec * unit, bytes(data), m.wirelen, reader.linktype) for data, m in records]
+
+
+def test_records_are_those_that_scapy_reads(shared: Path) -> None:
     compared = 0
     for path in sorted((shared / "captures").glob("*.pcap*")):
         found, faults = read(path)
-        with RawPcapReader(str(path)) as reader:
-            theirs = [(bytes(data), meta.wirelen) for data, meta in reader]
+        theirs = oracle(path)
         if faults:  # scapy gives the record that is cut
             theirs = theirs[:-1]
-        assert [f[1:3] for f in found] == theirs, path.name
+        assert found == theirs, path.name
         compared += 1
     assert compared > 70
+
+
+@pytest.mark.parametrize("options", [{}, {"nano": True}, {"endianness": ">"}, {"gz": True}])
+def test_pcap_that_scapy_wrote(tmp_path: Path, options: dict) -> None:
+    from scapy.utils import RawPcapWriter  # noqa: PLC0415
+
+    path = tmp_path / "a.pcap"
+    with RawPcapWriter(str(path), linktype=LINK_RAW, **options) as writer:
+        writer.write_header(None)
+        for n in range(300):
+            writer.write_packet(bytes([n % 256]) * n, sec=1_700_000_000 + n, usec=n * 7, wirelen=n + 3)
+    unit = 1 if "nano" in options else 1000
+    expected = [(T0 + n * SECOND + n * 7 * unit, bytes([n % 256]) * n, n + 3, LINK_RAW) for n in range(300)]
+    assert read(path) == (expected, [])
+    assert oracle(path) == expected
+
+
+def test_pcapng_that_scapy_wrote(tmp_path: Path) -> None:
+    from scapy.layers.l2 import Ether  # noqa: PLC0415
+    from scapy.utils import PcapNgWriter  # noqa: PLC0415
+
+    path = tmp_path / "a.pcapng"
+    with PcapNgWriter(str(path)) as writer:
+        for n in range(300):
+            packet = Ether(bytes([n % 256]) * (14 + n))
+            packet.time, packet.wirelen, packet.sniffed_on = 1_700_000_000 + n, 20 + n, f"eth{n % 3}"
+            packet.comments = [b"why"] * (n % 2)
+            writer.write(packet)
+    expected = [(T0 + n * SECOND, bytes([n % 256]) * (14 + n), 20 + n, LINK_ETHERNET) for n in range(300)]
+    assert read(path) == (expected, [])
+    assert oracle(path) == expected

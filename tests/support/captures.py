@@ -14,12 +14,12 @@ def pcap(
     frames: Iterable[Frame], *, order: str = "<", nano: bool = False, link: int = LINK_ETHERNET
 ) -> bytes:
     magic = 0xA1B23C4D if nano else 0xA1B2C3D4
-    out = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262_144, link)
+    out = [struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262_144, link)]
     for frame in frames:
         seconds, rest = divmod(frame.ts, SECOND)
         fraction = rest if nano else rest // 1000
-        out += struct.pack(order + "IIII", seconds, fraction, len(frame.data), frame.wire_length) + frame.data
-    return out
+        out += struct.pack(order + "IIII", seconds, fraction, len(frame.data), frame.wire_length), frame.data
+    return b"".join(out)
 
 
 def block(kind: int, body: bytes, order: str = "<") -> bytes:
