@@ -90,7 +90,7 @@ class Pairer:
         if one is None:  # an orphan, or its request had to be given up
             one = self._begin(key, event.flow, 1 - event.side, event.head.size)
             one.request_over = True
-        else:
+        elif not event.interim:  # of an interim response only the status is kept
             one.cost += event.head.size
             self._cost += event.head.size
         if not event.interim:

@@ -34,6 +34,7 @@ MESSAGE_FLAWS: Final[dict[str, str]] = {
     "cl-invalid": "Content-Length is not a number: the end of the message is not defined",
     "chunk-malformed": "chunked coding is broken: the rest of the message is unknown",
     "trailer-too-large": "the trailer section exceeds the limit",
+    "line-evicted": "a chunk or trailer line was given up: too many were unfinished on all connections",
     "no-body-expected": "a length in a message that has no body by definition is ignored",
     # heads that the grammar does not allow
     "bare-lf": "lines end with LF alone",

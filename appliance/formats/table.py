@@ -107,6 +107,8 @@ def _rest(columns: list[_Column], width: int) -> int:
 def _fit(text: str, size: int, *, right: bool, cut: bool) -> str:
     used = _columns(text)
     if cut and used > size:
+        text = text[:size]  # none takes less than a column
+        used = _columns(text)
         while used >= size:
             used -= _columns(text[-1])
             text = text[:-1]

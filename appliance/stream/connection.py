@@ -7,7 +7,8 @@ what it sent. So a request comes before its response even where the capture has 
 
 A hole is given up, for good,
 - when the peer acknowledges beyond it: the octets arrived there and were not captured. The capture may
-  still hold them back, so this waits for ``reorder`` further segments or ``REORDER_WAIT``, no longer;
+  still hold them back, so this waits for ``reorder`` further segments that bring something new
+  (a copy proves no delay) or ``REORDER_WAIT``, no longer;
 - else after ``gap_wait``, unless the peer goes on talking without acknowledging: then the sender will
   send again, and what lies beyond the hole was perhaps never received;
 - at once when the direction holds more than its share, and when the connection is over.
@@ -72,7 +73,7 @@ class Connection:
         self.touch = ts
         self.quiet = False  # nothing waits and both sides are known: the caller's common case
         self.closed = False  # both directions have ended
-        self.n = 0  # segments accepted while not quiet
+        self.n = 0  # segments accepted while not quiet that brought something new
         self.rst: tuple[Half, int] | None = None  # who reset, at which position
         self.rst_ts = -1
         self.rst_n = -1
@@ -80,11 +81,11 @@ class Connection:
         self.due = NEVER
 
     def accept(self, half: Half, seg: Segment, out: list[StreamEvent], ledger: Ledger) -> None:
-        self.n += 1
         half.seen = max(half.seen, seg.ts)  # a late copy is no news
         half.absent = False
         flags = seg.flags
         seq = seg.seq
+        news = False
         if flags & SYN:
             seq = (seq + 1) & MASK
             half.begin(seq)
@@ -93,38 +94,44 @@ class Connection:
         elif not half.anchored:
             half.anchor(seq)
         if seg.payload or seg.missing:
-            self._hold(half, seq, seg, ledger)
+            news = self._hold(half, seq, seg, ledger)
         if flags & (FIN | RST):
             self._note_close(half, half.position(seq) + len(seg.payload) + seg.missing, seg)
         if flags & ACK:
-            self._acknowledge(half.peer, seg.ack)
+            news |= self._acknowledge(half.peer, seg.ack)
+        self.n += news
         self.drain(out, ledger)
         self.settle(seg.ts)
 
-    def _hold(self, half: Half, seq: int, seg: Segment, ledger: Ledger) -> None:
+    def _hold(self, half: Half, seq: int, seg: Segment, ledger: Ledger) -> bool:
+        """Whether it brings octets that were not there."""
         size = len(seg.payload)
         position = half.position(seq)
         end = position + size + seg.missing
         ledger.count("segment_bytes", size)
         if abs(position - half.offset) > WINDOW:
             ledger.count("segment_implausible_bytes", size)
-            return
+            return False
         if half.ended:
             ledger.count("segment_late_bytes" if end > half.offset else "segment_duplicate_bytes", size)
-            return
+            return False
         kept = half.hold((position, seg.ts, seg.payload, seg.missing, seg.ack if seg.flags & ACK else -1))
         ledger.count("segment_held_bytes", kept)
         late = half.lost[0] <= position < half.lost[1]
         ledger.count("segment_late_bytes" if late else "segment_duplicate_bytes", size - kept)
         if self.rst and self.rst[0] is half and end > self.rst[1]:
             self.rst = None  # its sender goes on: the endpoints did not believe this RST (RFC 5961 §3)
+        return kept > 0
 
-    def _acknowledge(self, peer: Half, ack: int) -> None:
+    def _acknowledge(self, peer: Half, ack: int) -> bool:
+        """Whether it acknowledges more than was acknowledged."""
         if not peer.anchored:  # never seen: what it has sent so far ends here
             peer.anchor(ack)
         acked = peer.position(ack)
         if peer.acked < acked <= peer.offset + WINDOW:
             peer.acked = acked
+            return True
+        return False
 
     def _note_close(self, half: Half, position: int, seg: Segment) -> None:
         floor = half.offset if half.started else half.offset - WINDOW
@@ -196,7 +203,8 @@ class Connection:
         a, b = self.a, self.b
         self.closed = a.ended and b.ended
         self.quiet = (
-            a.started
+            not self.closed
+            and a.started
             and b.started
             and not waiting
             and not a.held

@@ -114,6 +114,7 @@ class Reassembler:
             if conn.touch - TOUCH + idle > now:
                 break
             self._finish(conn, EndReason.IDLE, now, out)
+            self._forget(conn)  # it has not ended on the wire: what comes next joins it in the middle
         while self._closed:
             conn, until = next(iter(self._closed.items()))
             if until > now:
@@ -254,8 +255,11 @@ class Reassembler:
                 return
             before = conn.a.cost + conn.b.cost
             for half in (conn.a, conn.b):
-                while half.held and half.hole_at >= 0:
-                    conn.give_up(half, now, out, self._ledger)
+                while half.held:
+                    lacking = half if half.hole_at >= 0 else half.peer
+                    if lacking.hole_at < 0:
+                        break
+                    conn.give_up(lacking, now, out, self._ledger)
             self._cost += conn.a.cost + conn.b.cost - before
 
     # -- the end

@@ -104,9 +104,11 @@ def test_ack_beyond_hole_ends_the_wait(steps: Steps) -> None:
     assert steps.c(0, b"abc") == ["c:abc"]
     assert steps.c(6, b"ghi") == []
     assert steps.s(0, ack=9) == []
-    for _ in range(31):
-        assert steps.s(0, ack=9) == []  # the capture may still bring it
-    assert steps.s(0, ack=9) == ["c~3", "c:ghi"]
+    for n in range(31):
+        assert steps.c(9 + n, b"x") == []  # the capture may still bring it
+        assert steps.c(9 + n, b"x") == []  # a copy is no sign of time
+        assert steps.s(0, ack=9) == []
+    assert steps.c(40, b"y") == ["c~3", "c:ghi", *["c:x"] * 31, "c:y"]
     assert steps.ledger.tally["gap_acked_bytes"] == 3
 
 

@@ -27,10 +27,9 @@ _STRICT: Final = (
     re.compile(rb"(%s) ([^\x00-\x20\x7f]+) (HTTP/1\.[01])\r\n" % TOKEN),
     re.compile(rb"(HTTP/1\.[01]) ([1-9]\d\d) ([^\x00-\x08\x0a-\x1f\x7f]*)\r\n"),
 )
-_TOLERANT: Final = (
-    re.compile(rb"(%s)[ \t]+(?:([^\r\n]*?)[ \t]+)?(HTTP/1\.\d)[ \t]*" % TOKEN, re.IGNORECASE),
-    re.compile(rb"(HTTP/1\.\d)[ \t]+([1-9]\d\d)(?:[ \t]+([^\r\n]*))?[ \t]*", re.IGNORECASE),
-)
+_VERSION: Final = re.compile(rb"HTTP/1\.\d", re.IGNORECASE)
+_CODE: Final = re.compile(rb"[1-9]\d\d")
+_VERSION_OCTETS: Final = 8
 _WHOLE: Final = (
     # RFC 9110 §9 and RFC 5789: no tail of one of these is another, so a cut one is never taken for whole.
     re.compile(
@@ -63,7 +62,31 @@ def is_whole_start(kind: int, octets: bytes | bytearray) -> bool:
 
 def is_start_line(kind: int, line: bytes) -> bool:
     """``line``, without its end, may open a head of this kind."""
-    return _TOLERANT[kind].fullmatch(line) is not None
+    return _start_line(kind, line) is not None
+
+
+def _start_line(kind: int, line: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """The three parts of a start line.
+
+    By hand: an expression that allows blanks anywhere tries every way to share them out, and a line of
+    a thousand blanks takes it seconds.
+    """
+    if b"\r" in line or b"\n" in line:
+        return None
+    line = line.rstrip(b" \t")
+    first = _NAME.match(line) if kind == REQUEST else _VERSION.match(line)
+    if first is None or line[first.end() : first.end() + 1] not in {b" ", b"\t"}:
+        return None
+    rest = line[first.end() :].lstrip(b" \t")
+    if kind == REQUEST:
+        target, version = rest[:-_VERSION_OCTETS], rest[-_VERSION_OCTETS:]
+        if not _VERSION.fullmatch(version) or target[-1:] not in {b"", b" ", b"\t"}:
+            return None
+        return first[0], target.rstrip(b" \t"), version
+    code, after = rest[:3], rest[3:]
+    if not _CODE.fullmatch(code) or after[:1] not in {b"", b" ", b"\t"}:
+        return None
+    return first[0], code, after.lstrip(b" \t")
 
 
 class _Fields:
@@ -128,36 +151,39 @@ def _tolerant(kind: int, octets: bytes) -> Head | None:
         lines.pop()
     if not lines:
         return None
-    match = _TOLERANT[kind].fullmatch(lines[0])
-    if match is None:
+    start = _start_line(kind, lines[0])
+    if start is None:
         return None
-    start = (match[1], match[2] or b"", match[3] or b"")
     if start[2 if kind == REQUEST else 0] not in _VERSIONS:
         flaws.append(flaw(kind, "version"))
     elif _STRICT[kind].fullmatch(lines[0] + b"\r\n") is None and not (kind == RESPONSE and not start[2]):
         flaws.append(flaw(kind, "start-line"))  # only a reason phrase and its blank may be left out
     fields: list[Field] = []
+    unfolded: list[list[bytes]] = []
     for line in lines[1:]:
-        _field(kind, line, fields, flaws)
+        if line[:1] in {b" ", b"\t"} and unfolded:
+            unfolded[-1].append(line.strip(b" \t"))
+        else:
+            unfolded.append([line])
+    for first, *more in unfolded:
+        _field(kind, first, more, fields, flaws)
     return Head(start, fields, flaws, len(octets))
 
 
-def _field(kind: int, line: bytes, fields: list[Field], flaws: list[str]) -> None:
-    if line[:1] in {b" ", b"\t"} and fields:
-        _note(flaws, flaw(kind, "obs-fold"))
-        name, value = fields.pop()
-        more = line.strip(b" \t")
-        fields.append((name, value + b" " + more if value and more else value + more))
-        return
+def _field(kind: int, line: bytes, more: list[bytes], fields: list[Field], flaws: list[str]) -> None:
+    """``more``: the lines that go on with the value."""
     name, colon, value = line.partition(b":")
     bare = name.rstrip(b" \t")
     if not colon or not _NAME.fullmatch(bare):
         _note(flaws, flaw(kind, "field-malformed"))
     elif bare != name:
         _note(flaws, flaw(kind, "field-space"))
+    if more:
+        _note(flaws, flaw(kind, "obs-fold"))
+    value = b" ".join(part for part in (value.strip(b" \t"), *more) if part)
     if _CONTROL.search(value):
         _note(flaws, flaw(kind, "field-control"))
-    fields.append((bare, value.strip(b" \t")))
+    fields.append((bare, value))
 
 
 def _note(flaws: list[str], name: str) -> None:

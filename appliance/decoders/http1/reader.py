@@ -215,6 +215,8 @@ class Reader(Lines):
         if line is None:
             if len(self.buffer) > LINE_LIMIT:
                 self._break("chunk-malformed", out)
+            elif self.octets.full():
+                self._break("line-evicted", out)
             return at
         match = _CHUNK.fullmatch(line)
         if match is None:
@@ -254,6 +256,8 @@ class Reader(Lines):
         if line is None:
             if len(self.buffer) > TRAILER_LIMIT:
                 self._break("trailer-too-large", out)
+            elif self.octets.full():
+                self._break("line-evicted", out)
             return at
         self.need += len(line)
         if line in (b"\r\n", b"\n"):
