@@ -57,6 +57,7 @@ class Connection:
         "quiet",
         "route",
         "rst",
+        "rst_more",
         "rst_n",
         "rst_ts",
         "syn",
@@ -77,6 +78,7 @@ class Connection:
         self.rst: tuple[Half, int] | None = None  # who reset, at which position
         self.rst_ts = -1
         self.rst_n = -1
+        self.rst_more = 0  # segments with new octets that its sender brought since
         self.syn: Segment | None = None  # of a connection that may replace this one
         self.due = NEVER
 
@@ -95,10 +97,11 @@ class Connection:
             half.anchor(seq)
         if seg.payload or seg.missing:
             news = self._hold(half, seq, seg, ledger)
+        end = half.position(seq) + len(seg.payload) + seg.missing
         if flags & (FIN | RST):
-            self._note_close(half, half.position(seq) + len(seg.payload) + seg.missing, seg)
+            self._note_close(half, end, seg)
         if flags & ACK:
-            news |= self._acknowledge(half.peer, seg.ack)
+            news |= self._acknowledge(half.peer, seg, end, ledger, fresh=news)
         self.n += news
         self.drain(out, ledger)
         self.settle(seg.ts)
@@ -113,34 +116,56 @@ class Connection:
             ledger.count("segment_implausible_bytes", size)
             return False
         if half.ended:
+            half.beyond = max(half.beyond, end)
             ledger.count("segment_late_bytes" if end > half.offset else "segment_duplicate_bytes", size)
             return False
         kept = half.hold((position, seg.ts, seg.payload, seg.missing, seg.ack if seg.flags & ACK else -1))
         ledger.count("segment_held_bytes", kept)
         late = half.lost[0] <= position < half.lost[1]
         ledger.count("segment_late_bytes" if late else "segment_duplicate_bytes", size - kept)
-        if self.rst and self.rst[0] is half and end > self.rst[1]:
-            self.rst = None  # its sender goes on: the endpoints did not believe this RST (RFC 5961 §3)
+        if self.rst and self.rst[0] is half:
+            self._doubt_reset(end, seg.ts, kept)
+        if half.fin >= 0 and half.acked == half.fin + 1:
+            self._cut(half, ledger)
         return kept > 0
 
-    def _acknowledge(self, peer: Half, ack: int) -> bool:
+    def _acknowledge(self, peer: Half, seg: Segment, at: int, ledger: Ledger, *, fresh: bool) -> bool:
         """Whether it acknowledges more than was acknowledged."""
         if not peer.anchored:  # never seen: what it has sent so far ends here
-            peer.anchor(ack)
-        acked = peer.position(ack)
-        if peer.acked < acked <= peer.offset + WINDOW:
-            peer.acked = acked
-            return True
-        return False
+            peer.anchor(seg.ack)
+        acked = peer.position(seg.ack)
+        if acked > peer.offset + WINDOW:
+            return False
+        more = peer.acknowledge(acked, at if fresh or not seg.payload else NEVER, fresh=fresh)
+        if peer.fin >= 0 and peer.acked == peer.fin + 1:
+            self._cut(peer, ledger)
+        return more
 
     def _note_close(self, half: Half, position: int, seg: Segment) -> None:
         floor = half.offset if half.started else half.offset - WINDOW
-        if seg.flags & FIN and half.fin < 0 and floor <= position <= half.offset + WINDOW:
-            half.fin = position
+        if seg.flags & FIN and floor <= position <= half.offset + WINDOW:
+            believed = 0 <= half.fin == half.acked - 1
+            if not believed and half.affirmed <= position + 1:
+                half.fin = position
         if seg.flags & RST and not self.rst and abs(position - half.offset) <= FOREIGN:
             self.rst = (half, position)
             self.rst_ts = seg.ts
             self.rst_n = self.n
+            self.rst_more = 0
+
+    def _doubt_reset(self, end: int, ts: int, kept: int) -> None:
+        """The sender of a RST sends octets: the capture's order, or nobody believed it (RFC 5961 §3)."""
+        if self.rst and end > self.rst[1]:
+            self.rst = None
+        elif kept:
+            self.rst_more += 1
+            self.rst_ts = ts
+            self.rst_n = self.n
+
+    def _cut(self, half: Half, ledger: Ledger) -> None:
+        octets = half.cut()
+        ledger.count("segment_held_bytes", -octets)
+        ledger.count("segment_implausible_bytes", octets)
 
     # -- delivery
 
@@ -155,14 +180,14 @@ class Connection:
                 self._deliver(b, out, ledger)
             elif a_ready and b_ready:  # each waits for the other
                 self._deliver(a if a.held[0][1] <= b.held[0][1] else b, out, ledger)
-            elif not (self._finish_half(a, out, ledger) or self._finish_half(b, out, ledger)):
+            elif not (self._finish_half(a, out) or self._finish_half(b, out)):
                 return
 
     def _blocked(self, half: Half) -> bool:
         """What its sender acknowledged has not been delivered yet."""
         ack = half.held[0][4]
         peer = half.peer
-        if ack < 0 or peer.ended or peer.absent or (peer.seen < 0 and not peer.started):
+        if ack < 0 or peer.ended or peer.absent:
             return False
         ahead = diff(ack, peer.next)
         if not peer.started and peer.held and peer.held[0][0] < peer.offset + ahead:
@@ -182,14 +207,10 @@ class Connection:
         if missing:
             self._gap(half, half.offset + missing, ts, out, ledger, truncated=True)
 
-    def _finish_half(self, half: Half, out: list[StreamEvent], ledger: Ledger) -> bool:
-        if half.ended or not half.started or half.fin < 0 or half.fin > half.offset:
+    def _finish_half(self, half: Half, out: list[StreamEvent]) -> bool:
+        if half.ended or not half.started or half.fin < 0 or half.fin > half.offset or half.contested():
             return False
         half.ended = True
-        while half.held:  # octets beyond FIN
-            size = len(half.take()[2])
-            ledger.count("segment_held_bytes", -size)
-            ledger.count("segment_implausible_bytes", size)
         half.advance(1)  # FIN takes one number
         out.append(End(self.flow, half.side, half.seen, EndReason.FIN))
         return True
@@ -215,7 +236,10 @@ class Connection:
         )
 
     def _clock(self, half: Half, now: int) -> bool:
-        lacking = half.lacking() > half.offset and not half.absent if half.started else half.seen >= 0
+        if half.started:
+            lacking = (half.lacking() > half.offset and not half.absent) or half.contested()
+        else:
+            lacking = half.seen >= 0 or (half.acked > half.offset and not half.absent)
         if not lacking or half.ended:
             half.hole_at = half.hole_ts = half.acked_ts = -1
             return False
@@ -234,6 +258,8 @@ class Connection:
             return False
         if not half.started:
             return self.n - half.hole_n >= reorder or now - half.hole_ts >= REORDER_WAIT
+        if half.claimed():
+            return False
         if half.acked_ts >= 0:
             return self.n - half.acked_n >= reorder or now - half.acked_ts >= REORDER_WAIT
         return now - half.hole_ts >= gap_wait and half.peer.seen <= half.hole_ts
@@ -246,6 +272,8 @@ class Connection:
                 continue
             if not half.started:
                 when = min(when, half.hole_ts + REORDER_WAIT)
+            elif half.claimed():
+                continue
             elif half.acked_ts >= 0:
                 when = min(when, half.acked_ts + REORDER_WAIT)
             elif half.peer.seen <= half.hole_ts:
@@ -272,6 +300,8 @@ class Connection:
                 if self._overdue(half, now, reorder, gap_wait):
                     self.give_up(half, now, out, ledger)
                     again = True
+        if self.rst_more >= max(reorder, 1):
+            self.rst = None  # more than the capture reorders
         if self.rst is not None and (self.n - self.rst_n >= reorder or now - self.rst_ts >= RESET_WAIT):
             return EndReason.RST
         alone = self._alone()
@@ -281,6 +311,8 @@ class Connection:
         """Close the hole at the front of ``half``; deliver what that sets free."""
         if half.seen < 0:
             half.absent = True
+        elif half.contested():
+            half.fin = -1  # nobody acknowledged it, and its sender went on
         elif not half.started:
             half.advance(half.held[0][0] - half.offset if half.held else 0)
             half.started = True

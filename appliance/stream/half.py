@@ -38,7 +38,10 @@ class Half:
         "acked",
         "acked_n",
         "acked_ts",
+        "affirmed",
         "anchored",
+        "beyond",
+        "claim",
         "conn",
         "cost",
         "delivered",
@@ -76,7 +79,10 @@ class Half:
         self.ended = False
         self.seen = -1  # when this side last sent anything
         self.absent = False  # never seen, and waited for in vain: its direction is not captured
+        self.beyond = -1  # the end of octets that came after the end
         self.acked = -1  # the highest position that the peer acknowledged
+        self.affirmed = -1  # up to here more than one bare acknowledgment says so
+        self.claim = 0  # the peer's position when it acknowledged ``acked``; CERTAIN: not known
         self.excused = -1  # an acknowledgment of one number that never came, and was FIN perhaps
         self.lost = (0, 0)  # the last hole given up: what comes for it now is late
         # How long the front has been lacking; -1: it is not.
@@ -150,9 +156,51 @@ class Half:
             at += 1
         return kept
 
+    def acknowledge(self, acked: int, at: int, *, fresh: bool) -> bool:
+        """The peer, at its position ``at``, acknowledges ``acked``; whether that is more than before.
+
+        ``fresh``: with octets that were not there. These were sent after all that it said at lower
+        positions, so a lower number in them takes back a higher one: that was forged or damaged.
+        """
+        more = acked > self.acked
+        if more:
+            self.affirmed = acked if fresh else max(self.affirmed, self.acked)
+            self.acked = acked
+            self.claim = at
+        elif fresh:
+            if acked < self.acked and at > self.claim:
+                self.acked = acked
+            self.affirmed = min(max(self.affirmed, acked), self.acked)
+        if 0 <= self.fin < self.affirmed - 1:
+            self.fin = -1  # the peer has octets from beyond it
+        return more
+
+    def contested(self) -> bool:
+        """Its sender went on beyond its FIN, and nothing has said yet which of the two holds."""
+        if self.fin < 0 or not self.held:
+            return False
+        last = self.held[-1]
+        return last[0] + len(last[2]) + last[3] > self.fin
+
+    def cut(self) -> int:
+        """FIN holds: let go what is held beyond it; the number of octets."""
+        octets = 0
+        while self.contested():
+            position, ts, payload, missing, ack = self.held.pop()
+            octets += len(payload)
+            self.cost -= len(payload) + OVERHEAD
+            if position < self.fin:
+                kept = payload[: self.fin - position]
+                octets -= len(kept)
+                self.hold((position, ts, kept, min(missing, self.fin - position - len(kept)), ack))
+        return octets
+
     def ready(self) -> bool:
         """The next octet is here."""
-        return self.started and bool(self.held) and self.held[0][0] <= self.offset
+        if not self.started or not self.held or self.held[0][0] > self.offset:
+            return False
+        first = self.held[0]
+        return self.fin < 0 or first[0] + len(first[2]) + first[3] <= self.fin
 
     def take(self) -> Piece:
         piece = self.held.pop(0)
@@ -164,4 +212,10 @@ class Half:
         if self.held:
             first = self.held[0][0]
             return min(first, self.acked) if self.acked > self.offset else first
-        return self.acked if self.acked > self.offset and self.acked != self.excused else self.offset
+        if self.acked <= self.offset or self.acked == self.excused:
+            return self.offset
+        return self.affirmed if self.affirmed > self.offset else self.acked
+
+    def claimed(self) -> bool:
+        """One bare acknowledgment is all that speaks for the hole: nothing is given up for it."""
+        return not self.held and self.affirmed <= self.offset

@@ -183,9 +183,14 @@ class Reassembler:
         syn = conn.syn
         if syn is not None and seg.route == syn.route and seg.seq == (syn.seq + 1) & MASK:
             return True
+        peer = half.peer
+        if peer.ended and seg.flags & ACK and peer.offset < peer.position(seg.ack) <= peer.beyond:
+            return True  # acknowledges octets from beyond the end: the endpoints did not believe it
+        if conn.closed and conn.rst and conn.rst[0] is half and seg.payload:
+            if 0 <= half.position(seg.seq) - half.offset < FOREIGN:
+                return True  # who reset goes on
         if not half.started or abs(diff(seg.seq, half.next)) < FOREIGN:
             return False
-        peer = half.peer
         return conn.closed or (
             bool(seg.flags & ACK) and peer.started and abs(diff(seg.ack, peer.next)) >= FOREIGN
         )
