@@ -55,7 +55,7 @@ EXCHANGE_FLAWS: Final[dict[str, str]] = {
     "unanswered-shutdown": "the capture ended before a response",
     "unanswered-gap": "octets were not captured: the response was among them, or nothing proves which it is",
     "unanswered-limit": "too many requests were waiting for their responses",
-    "orphan": "a response whose request is not in the capture",
+    "orphan": "a response whose request is not in the capture, is not known, or had to be given up",
     "resynchronised": "found again after a gap by what the other side had acknowledged",
     "evicted": "given up unfinished to stay within SNIFFER_EXCHANGE_MEMORY",
 }

@@ -20,6 +20,7 @@ from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.conversation import Conversation
 from appliance.decoders.http1.head import is_whole_start
 from appliance.decoders.http1.shared import Shared
+from appliance.decoders.proxy import MORE, proxy_header
 from appliance.decoders.recognise import (
     HTTP1_REQUEST,
     HTTP1_RESPONSE,
@@ -35,6 +36,7 @@ from appliance.model import REQUEST, RESPONSE, Data, End, Flow, Gap, HttpEvent, 
 
 PROBE_MEMORY: Final = 64 << 20
 OVERHEAD: Final = 256  # octets that an event costs besides its payload
+PROBE_AT_ONCE: Final = 1024  # octets that are looked at whenever more come; then only at line ends
 
 SIDES_OF: Final = {HTTP1_REQUEST: REQUEST, HTTP1_RESPONSE: RESPONSE}
 KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
@@ -43,12 +45,14 @@ KINDS: Final = {TLS: "tls", SSH: "ssh", HTTP2: "http2", OTHER: "other"}
 class _Side:
     """What a probe knows of one direction."""
 
-    __slots__ = ("acked", "buffer", "certain", "joined", "passed", "start")
+    __slots__ = ("acked", "blank", "buffer", "certain", "first", "joined", "passed", "start")
 
     def __init__(self) -> None:
         self.buffer = bytearray()  # from a place where a message may start
         self.start = 0  # position of buffer[0]; -1: no such place is known
         self.certain = True  # start is the true beginning: what is there decides
+        self.first = True  # nothing of the direction has been looked at: a PROXY header may come
+        self.blank = True  # nothing but line ends so far
         self.joined = -1  # position of the first octet of a direction joined in the middle
         self.acked = -1
         self.passed = 0  # octets let go
@@ -84,8 +88,14 @@ class Probe(FlowDecoder):
         side.buffer += event.payload
         self.held += len(event.payload)
         self.events.append(event)
-        if len(side.buffer) in range(1024, PREFIX_LIMIT) and b"\n" not in event.payload:
-            return  # no line has ended: nothing new to tell
+        if side.first and side.certain and not self._past_proxy_header(event.side):
+            return
+        side.blank = side.blank and not event.payload.strip(b"\r\n")
+        if len(side.buffer) < PREFIX_LIMIT:
+            if side.blank or not side.buffer:
+                return
+            if len(side.buffer) >= PROBE_AT_ONCE and b"\n" not in event.payload:
+                return  # no line has ended: nothing new to tell
         kind = recognise(bytes(side.buffer))
         if kind in SIDES_OF and side.start == side.joined and not is_whole_start(SIDES_OF[kind], side.buffer):
             kind = OTHER  # may be the tail of a line
@@ -95,6 +105,35 @@ class Probe(FlowDecoder):
             self._silent(KINDS[kind])
         elif kind == OTHER:
             self._let_go(event.side)
+
+    def _past_proxy_header(self, number: int) -> bool:
+        side = self.sides[number]
+        octets = proxy_header(side.buffer)
+        if octets == MORE and len(side.buffer) < PREFIX_LIMIT:
+            return False
+        side.first = False
+        if octets > 0:
+            self._skip(number, octets)
+        return True
+
+    def _skip(self, number: int, octets: int) -> None:
+        """The first octets of a direction belong to no message."""
+        side = self.sides[number]
+        self.tally["probe_held_bytes"] -= octets
+        self.tally["proxy_bytes"] += octets
+        self.held -= octets
+        side.buffer = side.buffer[octets:]
+        events: list[StreamEvent] = []
+        for e in self.events:
+            if isinstance(e, Data) and e.side == number and octets:
+                cut = min(octets, len(e.payload))
+                octets -= cut
+                if cut == len(e.payload):
+                    continue
+                events.append(Data(e.flow, number, e.ts, e.payload[cut:], e.offset + cut, e.acked))
+            else:
+                events.append(e)
+        self.events = events
 
     def gap(self, event: Gap, out: list[HttpEvent]) -> None:
         side = self.sides[event.side]

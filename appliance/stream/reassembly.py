@@ -183,12 +183,9 @@ class Reassembler:
         syn = conn.syn
         if syn is not None and seg.route == syn.route and seg.seq == (syn.seq + 1) & MASK:
             return True
+        if _outlived(half, seg):
+            return True
         peer = half.peer
-        if peer.ended and seg.flags & ACK and peer.offset < peer.position(seg.ack) <= peer.beyond:
-            return True  # acknowledges octets from beyond the end: the endpoints did not believe it
-        if conn.closed and conn.rst and conn.rst[0] is half and seg.payload:
-            if 0 <= half.position(seg.seq) - half.offset < FOREIGN:
-                return True  # who reset goes on
         if not half.started or abs(diff(seg.seq, half.next)) < FOREIGN:
             return False
         return conn.closed or (
@@ -289,3 +286,14 @@ class Reassembler:
         self._halves.pop(conn.route, None)
         self._halves.pop(reverse_route(conn.route), None)
         conn.due = NEVER
+
+
+def _outlived(half: Half, seg: Segment) -> bool:
+    """Whether the connection goes on after an end that the endpoints did not believe."""
+    conn = half.conn
+    peer = half.peer
+    if peer.ended and seg.flags & ACK and peer.offset < peer.position(seg.ack) <= peer.beyond:
+        return True  # octets from beyond the end are acknowledged
+    if not (conn.closed and conn.rst and conn.rst[0] is half and seg.payload):
+        return False
+    return 0 <= half.position(seg.seq) - half.offset < FOREIGN  # who reset goes on

@@ -15,7 +15,10 @@ whole messages, so the octet after the last one that it had acknowledged starts 
 message. And who speaks after having heard more begins a message: at that octet, or, if octets are
 missing right before it, where a start line stands. The exchange then carries ``resynchronised``.
 
-Bounds: ``PIPELINE`` requests waiting for responses (nginx closes after keepalive_requests 1000).
+Bounds: ``PIPELINE`` requests waiting for responses (nginx closes after keepalive_requests 1000). Beyond,
+the oldest is given up, and of it one octet is kept (``SHED`` of them), so that its response is known to
+be an orphan and the order goes on; beyond that, too, order proves nothing on this connection any more.
+Of all connections together: shared.py.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from typing import Final
 
 from appliance.decoders.base import FlowDecoder
 from appliance.decoders.http1.framing import NO_FLAWS, NONE, TUNNEL, request_framing, response_framing
-from appliance.decoders.http1.head import is_whole_start
+from appliance.decoders.http1.head import is_part_of_start, is_whole_start
 from appliance.decoders.http1.reader import Reader
-from appliance.decoders.http1.shared import Shared
+from appliance.decoders.http1.shared import SHED_LIMIT, WAITING_LIMIT, Shared
 from appliance.ledger import Ledger
 from appliance.model import (
     REQUEST,
@@ -44,6 +47,8 @@ from appliance.model import (
 )
 
 PIPELINE: Final = 1024
+SHED: Final = 64 << 10
+METHODS: Final = (b"", b"HEAD", b"CONNECT")  # those that decide where a response ends
 
 
 class Asked:
@@ -67,6 +72,8 @@ class Conversation(FlowDecoder):
         super().__init__(flow, ledger, "http_unframed_bytes")
         self.shared = shared
         self.asked: deque[Asked] = deque()
+        self.shed = bytearray()  # given up before these, as indices of METHODS
+        self.unordered_by = "gap"
         self.streams = 0
         self.unordered = lost[0] or lost[1]  # order proves nothing
         self.pipelined = False
@@ -93,9 +100,10 @@ class Conversation(FlowDecoder):
         reader.end(event.reason.value, event.ts, out)
         other = self.readers[1 - event.side]
         if reader.kind == RESPONSE or other.ended:
-            reason = "gap" if self.unordered else event.reason.value
+            reason = self.unordered_by if self.unordered else event.reason.value
             while self.asked:
-                self._unanswered(self.asked.popleft(), reason, event.ts, out)
+                self._unanswered(self._oldest(), reason, event.ts, out)
+            self._forget_shed()
 
     def _resume(self, reader: Reader, event: Data, out: list[HttpEvent]) -> None:
         """Look for a message boundary in a direction that has lost its own."""
@@ -108,13 +116,16 @@ class Conversation(FlowDecoder):
         whole = event.offset == reader.place
         reader.acked = event.acked
         reader.place = event.offset + size
+        part = False
         if not proven:
-            if not (turned and (whole or is_whole_start(reader.kind, event.payload))):
+            begins = turned and (whole or is_whole_start(reader.kind, event.payload))
+            part = turned and not begins and is_part_of_start(reader.kind, event.payload)
+            if not begins and not part:
                 self.shared.octets.unframed += size
                 return
             at = 0
         self.shared.octets.unframed += at
-        reader.resume(proven or whole)
+        reader.resume(proven or whole, doubtful=part)
         reader.data(event.payload, at, event.offset, event.ts, out)
 
     # -- messages, called by the readers
@@ -134,11 +145,13 @@ class Conversation(FlowDecoder):
             )
         )
         reader.after_loss = False
-        self.shared.octets.requests += 1
+        shared = self.shared
+        shared.waiting += 1
+        shared.octets.requests += 1
         out.append(Request(self.flow, stream, reader.head_ts, head, reader.side))
-        if len(self.asked) > PIPELINE:
-            self._unanswered(self.asked.popleft(), "limit", reader.head_ts, out)
-            self.unordered = True
+        waiting = len(self.asked)
+        if waiting > PIPELINE or (shared.waiting > WAITING_LIMIT and waiting > 1):
+            self._shed(self._oldest(), reader.head_ts, out)
         mode, length, flaws = request_framing(head)
         return stream, mode, length, flaws
 
@@ -146,7 +159,11 @@ class Conversation(FlowDecoder):
         """A response's head is whole: (stream, framing mode, length, flaws)."""
         status = int(head.start[1])
         flaws = NO_FLAWS
-        if self.unordered:
+        method = b""
+        if self.shed and not self.unordered:
+            asked = None
+            method = METHODS[self.shed[0]]
+        elif self.unordered:
             asked = self._proven_answer(reader, out)
             flaws = NO_FLAWS if asked is None else ["resynchronised"]
         else:  # common case
@@ -160,8 +177,12 @@ class Conversation(FlowDecoder):
         interim = 100 <= status < 200 and status != 101  # noqa: PLR2004
         if interim and asked is None:
             stream = 0  # belongs to no exchange
-        elif not interim and asked is not None:
-            self.asked.popleft()
+        elif not interim:
+            if asked is not None:
+                method = self._oldest().method
+            elif self.shed:
+                del self.shed[0]
+                self.shared.shed -= 1
         if interim:
             self.shared.octets.interim += 1
         else:
@@ -172,7 +193,7 @@ class Conversation(FlowDecoder):
             if asked is not None and flaws:
                 reader.proven = False  # the final response carries the mark
             return 0, NONE, 0, []
-        mode, length, framing = response_framing(head, status, asked.method if asked else b"")
+        mode, length, framing = response_framing(head, status, method)
         if mode == TUNNEL:
             self._silence(out)
         return stream, mode, length, (flaws + framing if flaws or framing else NO_FLAWS)
@@ -185,11 +206,30 @@ class Conversation(FlowDecoder):
         for n, one in enumerate(asked):
             if one.acked == reader.head_offset and one.proven:
                 for _ in range(n):
-                    self._unanswered(asked.popleft(), "gap", reader.head_ts, out)
+                    self._unanswered(self._oldest(), "gap", reader.head_ts, out)
                 # Order counts again, unless requests may be missing between those that wait.
                 self.unordered = any(later.after_loss for later in list(asked)[1:])
                 return one
         return None
+
+    def _oldest(self) -> Asked:
+        self.shared.waiting -= 1
+        return self.asked.popleft()
+
+    def _shed(self, asked: Asked, ts: int, out: list[HttpEvent]) -> None:
+        self._unanswered(asked, "limit", ts, out)
+        if self.unordered:
+            return
+        self.shed.append(METHODS.index(asked.method) if asked.method in METHODS else 0)
+        self.shared.shed += 1
+        if len(self.shed) > SHED or self.shared.shed > SHED_LIMIT:
+            self._forget_shed()
+            self.unordered = True
+            self.unordered_by = "limit"
+
+    def _forget_shed(self) -> None:
+        self.shared.shed -= len(self.shed)
+        self.shed.clear()
 
     def _unanswered(self, asked: Asked, reason: str, ts: int, out: list[HttpEvent]) -> None:
         out.append(EndOfMessage(self.flow, asked.stream, RESPONSE, ts, False, ["unanswered-" + reason]))

@@ -37,6 +37,12 @@ _WHOLE: Final = (
     ),
     re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]"),
 )
+_PART: Final = (  # of such a line, enough of it to be told from other octets
+    re.compile(
+        rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) [^\x00-\x20\x7f]+(?: [HTP/1.0]{0,8}\r?)?"
+    ),
+    re.compile(rb"HTTP/1\.[01] [1-9]?\d{0,2}"),
+)
 _VERSIONS: Final = (b"HTTP/1.0", b"HTTP/1.1")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(TOKEN)
@@ -58,6 +64,11 @@ def may_begin(kind: int, octets: bytes | bytearray) -> bool:
 def is_whole_start(kind: int, octets: bytes | bytearray) -> bool:
     """``octets`` begin with a start line that cannot be the tail of a longer one."""
     return _WHOLE[kind].match(octets) is not None
+
+
+def is_part_of_start(kind: int, octets: bytes) -> bool:
+    """``octets`` may be the first part of such a line and are not whole yet."""
+    return _PART[kind].fullmatch(octets) is not None
 
 
 def is_start_line(kind: int, line: bytes) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from appliance.decoders.http1.framing import CHUNKED, CLOSE, LENGTH, NO_FLAWS, NONE, TUNNEL
-from appliance.decoders.http1.head import is_start_line, may_begin
+from appliance.decoders.http1.head import is_start_line, is_whole_start, may_begin
 from appliance.decoders.http1.lines import Lines
 from appliance.decoders.http1.shared import CUT_HEAD, TUNNELLED, UNFRAMED
 from appliance.flaws import flaw
@@ -50,6 +50,7 @@ class Reader(Lines):
         "acked",
         "after_loss",
         "conv",
+        "doubtful",
         "ended",
         "flaws",
         "head_acked",
@@ -79,6 +80,7 @@ class Reader(Lines):
         self.lost = lost
         self.proven = True
         self.after_loss = False  # it has been lost since its last message began
+        self.doubtful = False  # what is held counts only if it becomes a start line that cannot be a tail
         self.place = -1  # while lost: the position after what was last looked at
         self.ended = False
         self.acked = -1  # what this side had of the other when it last spoke
@@ -107,24 +109,32 @@ class Reader(Lines):
     # -- one step each: returns where the next one starts
 
     def _head(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
-        buffer = self.buffer
-        if buffer:
+        if self.buffer:
             return self._head_goes_on(payload, at, out)
-        end = payload.find(b"\n\r\n", at)
-        if end >= 0:
-            head = self.heads.parse(self.kind, payload, at, end + 3)
+        blank = _BLANK.search(payload, at)
+        if blank is not None:
+            stop = blank.end()
+            head = self.heads.parse(self.kind, payload, at, stop)
             if head is not None and not head.flaws:  # common case: whole, in one segment, no flaw
                 self._note_start(at, offset)
                 self._begin(head, out)
-                return end + 3
-        blank = at
-        while blank < len(payload) and payload[blank] in b"\r\n":
-            blank += 1  # RFC 9112 §2.2
-        self.octets.framing += blank - at
-        if blank < len(payload):
-            self._note_start(blank, offset)
-            return self._head_goes_on(payload, blank, out)
-        return blank
+                return stop
+        return self._head_begins(payload, at, offset, out)
+
+    def _head_begins(self, payload: bytes, at: int, offset: int, out: list[HttpEvent]) -> int:
+        """A head after blank lines (RFC 9112 §2.2), one with a flaw, or the first part of one."""
+        start = at
+        while start < len(payload) and payload[start] in b"\r\n":
+            start += 1
+        self.octets.framing += start - at
+        if start == len(payload):
+            return start
+        self._note_start(start, offset)
+        blank = _BLANK.search(payload, start)
+        if blank is None or blank.end() - start > HEAD_LIMIT:
+            return self._head_goes_on(payload, start, out)
+        self._whole_head(payload[start : blank.end()], out)
+        return blank.end()
 
     def _note_start(self, at: int, offset: int) -> None:
         self.head_ts = self.ts
@@ -132,7 +142,7 @@ class Reader(Lines):
         self.head_acked = self.acked
 
     def _head_goes_on(self, payload: bytes, at: int, out: list[HttpEvent]) -> int:
-        """A head split over segments, or one with bare LF."""
+        """A head split over segments: all of ``payload`` is taken, what is not of this head given back."""
         buffer = self.buffer
         before = len(buffer)
         buffer += payload[at:]
@@ -144,27 +154,34 @@ class Reader(Lines):
             self.scanned = len(self.buffer)
             return len(payload)
         raw = bytes(buffer[: match.end()])
-        at += match.end() - before
         self.octets.held -= len(buffer)
         self.drop()
-        head = self.heads.parse(self.kind, raw, 0, len(raw))
+        self._whole_head(raw, out)
+        return at + match.end() - before
+
+    def _whole_head(self, raw: bytes, out: list[HttpEvent]) -> None:
+        head = None
+        if not self.doubtful or is_whole_start(self.kind, raw):
+            head = self.heads.parse(self.kind, raw, 0, len(raw))
         if head is None:
             self.octets.unframed += len(raw)
             self._lose()
         else:
             self._begin(head, out)
-        return at
 
     def _plausible(self) -> bool:
         """The octets so far may become a head."""
         buffer = self.buffer
         line = buffer.find(b"\n", self.scanned)
         if line >= 0 and buffer.find(b"\n", 0, self.scanned) < 0:  # the first line has just become whole
+            if self.doubtful:
+                return is_whole_start(self.kind, buffer)
             return is_start_line(self.kind, bytes(buffer[:line]).removesuffix(b"\r"))
         return may_begin(self.kind, buffer)
 
     def _begin(self, head: Head, out: list[HttpEvent]) -> None:
         conv = self.conv
+        self.doubtful = False
         self.octets.head += head.size
         stream, mode, length, flaws = (
             conv.request(self, head, out) if self.kind == REQUEST else conv.response(self, head, out)
@@ -369,8 +386,9 @@ class Reader(Lines):
         self.lost = False
         self.state = SILENT
 
-    def resume(self, proven: bool) -> None:
+    def resume(self, proven: bool, *, doubtful: bool = False) -> None:
         self.lost = False
+        self.doubtful = doubtful
         self.after_loss = True
         self.proven = proven
         self.state = HEAD

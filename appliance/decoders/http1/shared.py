@@ -13,6 +13,9 @@ from appliance.ledger import Ledger
 
 HELD_LIMIT: Final = 64 << 20  # octets of unfinished heads and lines in all connections
 
+WAITING_LIMIT: Final = 1 << 18  # requests without response on all connections, 100 MiB at most
+SHED_LIMIT: Final = 16 << 20  # octets
+
 UNFRAMED: Final = 0
 CUT_HEAD: Final = 1
 TUNNELLED: Final = 2
@@ -80,8 +83,10 @@ class Octets:
 
 
 class Shared:
-    __slots__ = ("heads", "octets")
+    __slots__ = ("heads", "octets", "shed", "waiting")
 
     def __init__(self) -> None:
         self.heads = HeadParser()
         self.octets = Octets()
+        self.waiting = 0  # requests that wait for their response
+        self.shed = 0  # octets that are kept of requests that had to be given up

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.decoders.http1.conversation import PIPELINE
+from appliance.decoders.http1 import conversation
+from appliance.decoders.http1.conversation import PIPELINE, SHED
 from appliance.model import EndReason
 from tests.decoders.steps import Steps
 
@@ -256,9 +257,41 @@ def test_joined_in_a_body() -> None:
 # -- limits
 
 
-def test_requests_that_wait_are_limited() -> None:
+def test_requests_that_wait_are_limited_and_the_order_goes_on() -> None:
     steps = Steps()
     said = steps.c(get("a") * PIPELINE)
     assert not [text for text in said if "unanswered" in text], "at the limit"
     assert steps.c(get("b")) == [f"{PIPELINE + 1}>GET /b", "1<! unanswered-limit", f"{PIPELINE + 1}>."]
-    assert steps.s(ok())[-1].endswith(". orphan"), "order proves nothing now"
+    assert steps.s(ok()) == [f"{PIPELINE + 2}<200", f"{PIPELINE + 2}<. orphan"], "the first one's"
+    assert steps.s(ok())[0] == "2<200"
+
+
+def test_given_up_requests_still_say_where_their_responses_end() -> None:
+    steps = Steps()
+    steps.c(b"HEAD / HTTP/1.1\r\n\r\n")
+    steps.c(get("a") * PIPELINE)
+    assert steps.s(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")[-1].endswith(". orphan")
+    assert steps.s(ok())[0] == "2<200"
+
+
+def test_order_ends_where_too_many_were_given_up() -> None:
+    steps = Steps()
+    for _ in range((PIPELINE + SHED) // 512):
+        steps.c(get("a") * 512)
+    assert steps.demux._shared.shed == SHED, "at the limit"
+    steps.c(get("a"))
+    assert steps.demux._shared.shed == 0
+    assert {text.split("<")[1] for text in steps.s(ok() * (SHED + 2))} == {"200", ". orphan"}
+    ended = steps.end(1)
+    assert len(ended) == PIPELINE
+    assert ended[0].endswith("unanswered-limit")
+    assert steps.demux._shared.waiting == 0
+
+
+@pytest.mark.skipif(conversation.__file__.endswith(".so"), reason="limits are compiled in")
+def test_requests_that_wait_on_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "WAITING_LIMIT", 4)
+    steps = Steps()
+    said = steps.c(get("a") * 6)
+    assert [text for text in said if "unanswered" in text] == ["1<! unanswered-limit", "2<! unanswered-limit"]
+    assert steps.s(ok() * 3)[-2:] == ["3<200", "3<."]
