@@ -77,5 +77,8 @@ build/compiled/done: $(VENV)/dev setup.py pyproject.toml $(CORE)
 	rm -rf build/compiled
 	mkdir -p build/compiled
 	cp -r appliance setup.py pyproject.toml README.md build/compiled
-	cd build/compiled && APPLIANCE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	cd build/compiled && { APPLIANCE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace \
+	    >log 2>&1; status=$$?; cat log; exit $$status; }
+	@# A generator that mypyc turns into a list once held a whole capture in memory.
+	@! grep 'warning:' build/compiled/log
 	@touch $@

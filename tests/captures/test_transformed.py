@@ -14,12 +14,13 @@ from tests.captures.test_captures import MANIFEST, SHARED
 from tests.support import tcp
 from tests.support.run import exchanges
 
-WINDOW = 4
+WINDOW = 8
+SEEDS = 3
 # Captures in which the order of the packets is itself the evidence, with the reason.
-ORDER_MATTERS: dict[str, str] = {}
-ENTRIES = [
-    e for e in MANIFEST if e["match_level"] in {"exact", "requests_exact"} and e["name"] not in ORDER_MATTERS
-]
+ORDER_MATTERS = {
+    "arkime-gre-erspan-vxlan": "its acknowledgment numbers belong to another capture: they prove nothing",
+}
+ENTRIES = [e for e in MANIFEST if e["match_level"] in {"exact", "requests_exact"}]
 
 
 def segments(name: str) -> list[Segment]:
@@ -41,12 +42,15 @@ def near(some: list[Segment], dice: random.Random) -> list[Segment]:
 
 
 @pytest.mark.skipif(not MANIFEST, reason="THE CAPTURES ARE NOT HERE: nothing of this file is tested")
+@pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("name", [e["name"] for e in ENTRIES])
-def test_cut_twice_or_shuffled_says_the_same(name: str) -> None:
-    dice = random.Random(name)
+def test_cut_twice_or_shuffled_says_the_same(name: str, seed: int) -> None:
+    dice = random.Random(f"{name}{seed}")
     some = segments(name)
     want = exchanges(some)
     assert exchanges(some, batch=7) == want, "in other batches"
     assert exchanges(tcp.split(some, dice)) == want, "cut"
     assert exchanges(tcp.duplicate(some, dice)) == want, "twice"
     assert exchanges(near(some, dice)) == want, "shuffled"
+    if name not in ORDER_MATTERS:
+        assert exchanges(near(tcp.split(some, dice), dice)) == want, "cut and shuffled"

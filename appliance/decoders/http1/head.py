@@ -191,7 +191,7 @@ def _field(kind: int, line: bytes, more: list[bytes], fields: list[Field], flaws
         _note(flaws, flaw(kind, "field-space"))
     if more:
         _note(flaws, flaw(kind, "obs-fold"))
-    value = b" ".join(part for part in (value.strip(b" \t"), *more) if part)
+    value = b" ".join([part for part in (value.strip(b" \t"), *more) if part])
     if _CONTROL.search(value):
         _note(flaws, flaw(kind, "field-control"))
     fields.append((bare, value))

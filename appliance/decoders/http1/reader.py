@@ -373,7 +373,7 @@ class Reader(Lines):
         if stream:
             self.stream = stream
             self.missing = 0
-            self.flaws = [*head.flaws, *(f for f in flaws if f in {"orphan", "resynchronised"})]
+            self.flaws = head.flaws + [f for f in flaws if f in {"orphan", "resynchronised"}]
             self._note("head-cut")
             self._note(name, octets)
             self._finish(out, complete=False)
