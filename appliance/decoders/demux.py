@@ -57,6 +57,12 @@ class _Side:
         self.acked = -1
         self.passed = 0  # octets let go
 
+    def news(self, payload: bytes) -> bool:
+        """``payload``, the last of the buffer, may tell what this is: a long line has ended in it."""
+        if self.blank or not self.buffer:
+            return False
+        return len(self.buffer) < PROBE_AT_ONCE or b"\n" in payload
+
 
 class Probe(FlowDecoder):
     """A connection that is not recognised yet. ``verdict`` becomes its decoder."""
@@ -73,29 +79,19 @@ class Probe(FlowDecoder):
     def data(self, event: Data, out: list[HttpEvent]) -> None:
         side = self.sides[event.side]
         side.acked = event.acked
-        size = len(event.payload)
-        self.tally["probe_held_bytes"] += size
-        if side.start < 0:
-            at = self.sides[1 - event.side].acked - event.offset
-            if side.passed == 1 and event.offset == side.joined + 1:
-                at = 0  # what came before was a keep-alive probe's octet (RFC 9293 §3.8.4)
-            if not 0 <= at < size:
-                side.passed += size
-                return
-            side.start = event.offset + at
-            side.passed += at
-            event = Data(event.flow, event.side, event.ts, event.payload[at:], side.start, event.acked)
+        self.tally["probe_held_bytes"] += len(event.payload)
+        found = event if side.start >= 0 else self._start(side, event)
+        if found is None:
+            return
+        event = found
         side.buffer += event.payload
         self.held += len(event.payload)
         self.events.append(event)
         if side.first and side.certain and not self._past_proxy_header(event.side):
             return
         side.blank = side.blank and not event.payload.strip(b"\r\n")
-        if len(side.buffer) < PREFIX_LIMIT:
-            if side.blank or not side.buffer:
-                return
-            if len(side.buffer) >= PROBE_AT_ONCE and b"\n" not in event.payload:
-                return  # no line has ended: nothing new to tell
+        if len(side.buffer) < PREFIX_LIMIT and not side.news(event.payload):
+            return
         kind = recognise(bytes(side.buffer))
         if kind in SIDES_OF and side.start == side.joined and not is_whole_start(SIDES_OF[kind], side.buffer):
             kind = OTHER  # may be the tail of a line
@@ -105,6 +101,19 @@ class Probe(FlowDecoder):
             self._silent(KINDS[kind])
         elif kind == OTHER:
             self._let_go(event.side)
+
+    def _start(self, side: _Side, event: Data) -> Data | None:
+        """What ``event`` holds from a place where a message may start, where there is one."""
+        size = len(event.payload)
+        at = self.sides[1 - event.side].acked - event.offset
+        if side.passed == 1 and event.offset == side.joined + 1:
+            at = 0  # what came before was a keep-alive probe's octet (RFC 9293 §3.8.4)
+        if not 0 <= at < size:
+            side.passed += size
+            return None
+        side.start = event.offset + at
+        side.passed += at
+        return Data(event.flow, event.side, event.ts, event.payload[at:], side.start, event.acked)
 
     def _past_proxy_header(self, number: int) -> bool:
         side = self.sides[number]

@@ -28,12 +28,18 @@ def proxy_header(prefix: bytes | bytearray) -> int:
     if prefix[0] not in b"P\r":  # common case
         return 0
     if prefix.startswith(_V1_BEGIN[: len(prefix)]):
-        match = _V1.match(prefix, 0, V1_LIMIT)
-        if match is not None:
-            return match.end()
-        return MORE if len(prefix) < V1_LIMIT and b"\n" not in prefix else 0
-    if not prefix.startswith(_V2_BEGIN[: len(prefix)]):
-        return 0
+        return _version_1(prefix)
+    return _version_2(prefix) if prefix.startswith(_V2_BEGIN[: len(prefix)]) else 0
+
+
+def _version_1(prefix: bytes | bytearray) -> int:
+    match = _V1.match(prefix, 0, V1_LIMIT)
+    if match is not None:
+        return match.end()
+    return MORE if len(prefix) < V1_LIMIT and b"\n" not in prefix else 0
+
+
+def _version_2(prefix: bytes | bytearray) -> int:
     if len(prefix) < _V2_HEADER:
         return MORE
     if prefix[12] >> 4 != _V2_VERSION:

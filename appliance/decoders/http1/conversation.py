@@ -27,7 +27,14 @@ from collections import deque
 from typing import Final
 
 from appliance.decoders.base import FlowDecoder
-from appliance.decoders.http1.framing import NO_FLAWS, NONE, TUNNEL, request_framing, response_framing
+from appliance.decoders.http1.framing import (
+    NO_FLAWS,
+    NONE,
+    SWITCHING,
+    TUNNEL,
+    request_framing,
+    response_framing,
+)
 from appliance.decoders.http1.head import is_part_of_start, is_whole_start
 from appliance.decoders.http1.reader import Reader
 from appliance.decoders.http1.shared import SHED_LIMIT, WAITING_LIMIT, Shared
@@ -77,6 +84,7 @@ class Conversation(FlowDecoder):
         self.streams = 0
         self.unordered = lost[0] or lost[1]  # order proves nothing
         self.pipelined = False
+        self.resynchronised = False  # the response at hand was paired by acknowledgment numbers
         self.readers = (
             Reader(self, 0, REQUEST if client == 0 else RESPONSE, lost=lost[0]),
             Reader(self, 1, REQUEST if client == 1 else RESPONSE, lost=lost[1]),
@@ -158,45 +166,42 @@ class Conversation(FlowDecoder):
     def response(self, reader: Reader, head: Head, out: list[HttpEvent]) -> tuple[int, int, int, list[str]]:
         """A response's head is whole: (stream, framing mode, length, flaws)."""
         status = int(head.start[1])
-        flaws = NO_FLAWS
-        method = b""
-        if self.shed and not self.unordered:
-            asked = None
-            method = METHODS[self.shed[0]]
-        elif self.unordered:
+        if self.unordered:
             asked = self._proven_answer(reader, out)
-            flaws = NO_FLAWS if asked is None else ["resynchronised"]
         else:  # common case
-            asked = self.asked[0] if self.asked else None
-        if asked is None:
+            asked = self.asked[0] if self.asked and not self.shed else None
+        if 100 <= status < 200 and status != SWITCHING:  # noqa: PLR2004
+            self._interim(reader, head, status, asked, out)
+            return 0, NONE, 0, NO_FLAWS
+        self.shared.octets.responses += 1
+        if asked is not None:  # common case
+            stream = asked.stream
+            method = asked.method
+            flaws = ["resynchronised"] if self.resynchronised else NO_FLAWS
+            self._oldest()
+        else:
             self.streams += 1
             stream = self.streams
+            method = self._pop_shed()
             flaws = ["orphan"]
-        else:
-            stream = asked.stream
-        interim = 100 <= status < 200 and status != 101  # noqa: PLR2004
-        if interim and asked is None:
-            stream = 0  # belongs to no exchange
-        elif not interim:
-            if asked is not None:
-                method = self._oldest().method
-            elif self.shed:
-                del self.shed[0]
-                self.shared.shed -= 1
-        if interim:
-            self.shared.octets.interim += 1
-        else:
-            self.shared.octets.responses += 1
-        if stream:
-            out.append(Response(self.flow, stream, reader.head_ts, head, reader.side, status, interim))
-        if interim:
-            if asked is not None and flaws:
-                reader.proven = False  # the final response carries the mark
-            return 0, NONE, 0, []
+        self.resynchronised = False
+        out.append(Response(self.flow, stream, reader.head_ts, head, reader.side, status, interim=False))
         mode, length, framing = response_framing(head, status, method)
         if mode == TUNNEL:
             self._silence(out)
         return stream, mode, length, (flaws + framing if flaws or framing else NO_FLAWS)
+
+    def _interim(
+        self, reader: Reader, head: Head, status: int, asked: Asked | None, out: list[HttpEvent]
+    ) -> None:
+        """1xx: the request goes on waiting. Of one that is not known nothing is kept."""
+        self.shared.octets.interim += 1
+        if asked is None:
+            return
+        out.append(Response(self.flow, asked.stream, reader.head_ts, head, reader.side, status, interim=True))
+        if self.resynchronised:
+            self.resynchronised = False
+            reader.proven = False  # the final response carries the mark
 
     def _proven_answer(self, reader: Reader, out: list[HttpEvent]) -> Asked | None:
         """The request that the response at hand answers, though order proves nothing; None: an orphan."""
@@ -209,6 +214,7 @@ class Conversation(FlowDecoder):
                     self._unanswered(self._oldest(), "gap", reader.head_ts, out)
                 # Order counts again, unless requests may be missing between those that wait.
                 self.unordered = any(later.after_loss for later in list(asked)[1:])
+                self.resynchronised = True
                 return one
         return None
 
@@ -226,6 +232,13 @@ class Conversation(FlowDecoder):
             self._forget_shed()
             self.unordered = True
             self.unordered_by = "limit"
+
+    def _pop_shed(self) -> bytes:
+        """The method, as far as it matters, of the request that had been given up the longest ago."""
+        if not self.shed or self.unordered:
+            return b""
+        self.shared.shed -= 1
+        return METHODS[self.shed.pop(0)]
 
     def _forget_shed(self) -> None:
         self.shared.shed -= len(self.shed)

@@ -51,7 +51,7 @@ def test_interim_responses_belong_to_the_request_that_waits() -> None:
 def test_interim_response_without_request_belongs_to_no_exchange() -> None:
     steps = Steps()
     assert steps.s(CONTINUE) == []
-    assert steps.s(ok()) == ["2<200", "2<. orphan"]
+    assert steps.s(ok()) == ["1<200", "1<. orphan"]
     assert steps.count("interim_responses") == 1
 
 
