@@ -330,3 +330,12 @@ class HttpExchange:
     response: HttpMessage | None
     interim: list[int]
     flaws: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Finished lines on their way to a sink."""
+
+    payload: bytes  # each line ends with LF
+    count: int  # lines
+    oldest: int  # when the first of them was added

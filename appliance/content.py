@@ -1,0 +1,1 @@
+"""Body octets without their content coding."""

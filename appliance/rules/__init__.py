@@ -1,0 +1,1 @@
+"""Message -> Message or nothing: what the user's privacy rules leave of a call."""

@@ -1,0 +1,1 @@
+"""Calls on their way out: bundles, queue, retries."""

@@ -1,0 +1,1 @@
+"""Batch -> outside. One file each."""
