@@ -94,6 +94,15 @@ TABLE: Final[dict[str, Entry]] = {
     "exchange_incomplete": Entry("exchanges", True, "of all: octets of a body or head are missing"),
     "exchange_evicted": Entry("exchanges", True, "of all: given up unfinished to stay within the limits"),
     "http_event_late": Entry("events", True, "for an exchange that had been given up"),
+    # -- exchanges -> messages, where messages are made of them
+    "calls": Entry("calls", False, "exchanges handed to the rules"),
+    "messages": Entry("calls", False, "messages that came out"),
+    "call_own_upload": Entry("calls", False, "our own uploads, seen by ourselves"),
+    "call_rule_stopped": Entry("calls", False, "dropped by a stop rule"),
+    "call_rule_sampled": Entry("calls", False, "dropped by the sample rule"),
+    "call_rule_emptied": Entry("calls", False, "of which the rules left nothing"),
+    "call_rule_timeout": Entry("calls", True, "dropped since a stop rule did not come to an end"),
+    "rule_timeouts": Entry("values", True, "removed since a rule did not come to an end in its time"),
     "body_kept_bytes": Entry("bytes", False, "of bodies, kept"),
     "body_over_limit_bytes": Entry("bytes", True, "of bodies, beyond USAGE_LOGGERS_BODY_LIMIT"),
     "body_over_memory_bytes": Entry("bytes", True, "of bodies, beyond SNIFFER_EXCHANGE_MEMORY"),
@@ -168,6 +177,17 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
         ("body_kept_bytes", "body_over_limit_bytes", "body_over_memory_bytes", "body_late_bytes"),
     ),
     (("exchanges",), ("exchange_answered", "exchange_unanswered", "exchange_orphan")),
+    (
+        ("calls",),
+        (
+            "messages",
+            "call_own_upload",
+            "call_rule_stopped",
+            "call_rule_sampled",
+            "call_rule_emptied",
+            "call_rule_timeout",
+        ),
+    ),
 )
 
 

@@ -332,6 +332,10 @@ class HttpExchange:
     flaws: list[str]
 
 
+Message = list[tuple[str, str]]
+"""An API call in Resurface's vocabulary: (key, value) pairs, keys in lower case (message.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Finished lines on their way to a sink."""
