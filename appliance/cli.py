@@ -12,13 +12,30 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from appliance import plugin
-from appliance.service import INCOMPLETE, INTERRUPTED, OK, USAGE, Replay, release, replay
-from appliance.settings import SettingsError, load
+from appliance.policy import PolicyError, rules_from, rules_of_file, rules_of_text
+from appliance.service import (
+    INCOMPLETE,
+    INTERRUPTED,
+    OK,
+    USAGE,
+    Refusal,
+    Replay,
+    preview,
+    release,
+    replay,
+    rules,
+)
+from appliance.settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # it has no public name
 
 _WIDTH: Final = 160  # of a table that goes to a file
+_FORMAT: Final = "messages"
+_FOREVER: Final = 1e6  # seconds
 _FIRST_FREE: Final = 3  # file descriptors 0 to 2 are the standard streams
 
 
@@ -32,22 +49,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     for line in settings.warnings():
         _say(line)
-    if any(_same(arguments.output, path) for path in arguments.files):
-        _say(f"--output {arguments.output}: is also an input")
-        return USAGE
     try:
-        with ExitStack() as stack:
-            return replay(settings, _request(arguments, _output(arguments.output, stack)))
+        return int(arguments.run(settings, arguments))
+    except (Refusal, PolicyError) as error:
+        for line in str(error).split("\n"):
+            _say(line)
+        return USAGE
     except BrokenPipeError:  # `| head` has seen enough
         _forget_output()
         return OK
     except OSError as error:
         _forget_output()
-        where = "standard output" if arguments.output == "-" else f"--output {arguments.output}"
+        path = getattr(arguments, "output", "-")
+        where = "standard output" if path == "-" else f"--output {path}"
         _say(f"{where}: cannot be written: {error.strerror or error}")
         return INCOMPLETE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _replay(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.sink and (arguments.format or arguments.output != "-"):
+        _say("--sink sends; --format and --output print: use one of them")
+        return USAGE
+    if any(_same(arguments.output, path) for path in arguments.files):
+        _say(f"--output {arguments.output}: is also an input")
+        return USAGE
+    with ExitStack() as stack:
+        return replay(settings, _request(arguments, _output(arguments.output, stack)))
+
+
+def _check_rules(settings: Settings, arguments: argparse.Namespace) -> int:
+    """``rules check``: of a file, of standard input, or of the variable."""
+    if arguments.file is None:
+        found = rules(settings)
+    elif arguments.file == "-":
+        found = rules_of_text(sys.stdin.read(), "standard input")
+    else:
+        found = rules_of_file(arguments.file)
+    for rule in found.rules:
+        sys.stdout.write(f"{rule.number:4}  {rule.text}\n")
+    sys.stdout.write(f"{len(found.rules)} rules\n")
+    return OK
+
+
+def _preview_rules(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.rules is None:
+        found = rules(settings)
+    elif Path(arguments.rules).is_file():
+        found = rules_of_file(arguments.rules)
+    else:
+        found, notes = rules_from(arguments.rules, "--rules")
+        for note in notes:
+            _say(note)
+    return preview(settings, found, arguments.files, arguments.calls)
 
 
 def _same(output: str, path: str) -> bool:
@@ -68,7 +123,9 @@ def _request(arguments: argparse.Namespace, output: BinaryIO) -> Replay:
     on_terminal = output is sys.stdout.buffer and sys.stdout.isatty()
     return Replay(
         files=arguments.files,
-        format=arguments.format,
+        format=arguments.format or _FORMAT,
+        sink=arguments.sink or "",
+        drain=arguments.drain,
         output=output,
         summary=arguments.summary,
         allow_cut=arguments.allow_cut,
@@ -89,27 +146,77 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"appliance {release()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_replay(commands)
+    _add_rules(commands)
+    return parser
+
+
+def _add_replay(commands: Commands) -> None:
     one = commands.add_parser(
         "replay",
         help="capture files in, API calls out",
         description="Turn capture files (pcap, pcapng, gzip of either) into API calls, in capture time.",
         allow_abbrev=False,
-        epilog="Exit codes: 0 done; 1 a file was cut short or is no capture, or the output cannot be "
-        "written; 2 usage or settings; "
+        epilog="Exit codes: 0 done; 1 a file was cut short or is no capture, or not all could be written or "
+        "delivered; 2 usage, settings or rules; "
         "3 the ledger does not add up (a defect, please report it); 130 interrupted.",
     )
     one.add_argument(
         "files", nargs="+", metavar="FILE", help='capture files, one timeline; "-" is standard input'
     )
     formats = plugin.names("appliance.formats")
-    one.add_argument("--format", choices=formats, default="messages", help="default: %(default)s")
+    one.add_argument("--format", choices=formats, help=f"default: {_FORMAT}")
+    sinks = [name for name in plugin.names("appliance.sinks") if name != "base"]
+    one.add_argument("--sink", choices=sinks, help="send instead of printing")
+    one.add_argument(
+        "--drain",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to wait, at the end, for what is not sent yet; default: until it is",
+    )
     one.add_argument("--output", default="-", metavar="PATH", help="instead of standard output")
     one.add_argument("--summary", action="store_true", help="print the ledger to standard error")
     one.add_argument(
         "--allow-cut", action="store_true", help="a file that ends in the middle of a record is no error"
     )
     one.add_argument("--no-progress", action="store_true", help="no progress bar for large files")
-    return parser
+    one.set_defaults(run=_replay)
+
+
+def _add_rules(commands: Commands) -> None:
+    group = commands.add_parser(
+        "rules", help="check rules, or show what they do", description="Privacy rules.", allow_abbrev=False
+    ).add_subparsers(metavar="COMMAND", required=True)
+    one = group.add_parser(
+        "check",
+        help="are they valid, and which are they",
+        description="Print the rules, includes expanded, or the place and the cure of the first error.",
+        allow_abbrev=False,
+        epilog="Exit codes: 0 valid; 2 not.",
+    )
+    one.add_argument(
+        "file", nargs="?", metavar="FILE", help='"-" is standard input; default: USAGE_LOGGERS_RULES'
+    )
+    one.set_defaults(run=_check_rules)
+    one = group.add_parser(
+        "preview",
+        help="what they would remove from a capture",
+        description="For each rule the calls and fields it touches, and some calls before and after. "
+        "Shows captured values as they are.",
+        allow_abbrev=False,
+        epilog="Exit codes: 0 done; 1 a file was cut short or is no capture; 2 usage, settings or rules.",
+    )
+    one.add_argument("--rules", metavar="R", help="a file, or rules; default: USAGE_LOGGERS_RULES")
+    one.add_argument("--calls", type=int, default=3, metavar="N", help="to show; default: %(default)s")
+    one.add_argument("files", nargs="+", metavar="CAPTURE", help='capture files; "-" is standard input')
+    one.set_defaults(run=_preview_rules)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < _FOREVER:
+        raise ValueError
+    return seconds
 
 
 def _say(text: str) -> None:

@@ -4,8 +4,8 @@ Contract: ``decode`` undoes codings from the last applied to the first (RFC 9110
 returns more than ``limit`` octets, and reads no more than it needs for them: a bomb costs what its first
 ``limit`` octets cost. What can be read of a damaged body is kept. ``text`` always succeeds.
 
-Bounds: output ``limit`` after every coding; codings ``CODINGS_LIMIT``; gzip members and zstd frames ``MEMBERS``; the window of
-zstd ``ZSTD_WINDOW`` (RFC 8878 §3.1.1.1.2). brotli's is 16 MiB by its format.
+Bounds: output ``limit`` after every coding; codings ``CODINGS_LIMIT``; gzip members and zstd frames
+``MEMBERS``; the window of zstd ``ZSTD_WINDOW`` (RFC 8878 §3.1.1.1.2). brotli's is 16 MiB by its format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import brotli
 import zstandard
@@ -30,19 +30,13 @@ DAMAGED: Final = "coding-damaged"
 UNKNOWN: Final = "coding-unknown"
 OVER_LIMIT: Final = "over-limit"
 
+_BROKEN_DEFLATE: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment]  # isal's stubs err
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31  # zlib's wbits: 15 for the window, 16 for the gzip header
 _RAW_WINDOW: Final = -15
 _ZLIB_METHOD: Final = 8
 _ZLIB_CHECK: Final = 31  # RFC 1950 §2.2: the first two octets are a multiple of it
 _ZLIB_HEADER: Final = 2
-
-
-class _Inflate(Protocol):
-    eof: bool
-    unused_data: bytes
-    unconsumed_tail: bytes
-
-    def decompress(self, data: bytes, max_length: int = 0, /) -> bytes: ...
 
 
 class _Output:
@@ -95,14 +89,14 @@ def _gzip(octets: bytes, out: _Output) -> bool:
         stop = _inflate(octets, at, out, _GZIP_WINDOW)
         if stop < 0 or out.over:
             return False
-        if not octets[stop : stop + 2] == b"\x1f\x8b":
+        if octets[stop : stop + 2] != _GZIP_MAGIC:
             return True  # nothing more, or padding
         at = stop
     return False
 
 
 def _deflate(octets: bytes, out: _Output) -> bool:
-    """zlib as RFC 9110 §8.4.1.2 has it, or raw as some send it."""
+    """Zlib as RFC 9110 §8.4.1.2 has it, or raw as some send it."""
     wrapped = (
         len(octets) >= _ZLIB_HEADER
         and octets[0] & 0x0F == _ZLIB_METHOD
@@ -124,7 +118,7 @@ def _inflate(octets: bytes, at: int, out: _Output, window: int) -> int:
 
 def _inflate_to(fine: int, octets: bytes, at: int, out: _Output, window: int) -> tuple[int, int]:
     """The same, octet by octet from ``fine`` on; and where the piece starts that broke it, or -1."""
-    stream: _Inflate = isal_zlib.decompressobj(window)
+    stream = isal_zlib.decompressobj(window)
     size = len(octets)
     begin = at
     try:
@@ -132,10 +126,10 @@ def _inflate_to(fine: int, octets: bytes, at: int, out: _Output, window: int) ->
             begin = at
             piece = octets[at : min(at + STEP, fine)] if at < fine else octets[at : at + 1]
             at += len(piece)
-            while piece and not stream.eof and not out.over:
+            while piece and not out.over:
                 out.add(stream.decompress(piece, out.room + 1))
                 piece = stream.unconsumed_tail
-    except isal_zlib.error:
+    except _BROKEN_DEFLATE:
         return -1, begin
     return (at - len(stream.unused_data) if stream.eof else -1), -1
 
@@ -179,7 +173,7 @@ DECODERS: Final[dict[str, Callable[[bytes, _Output], bool]]] = {
     "br": _brotli,
     "zstd": _zstd,
 }
-_ERRORS: Final = (isal_zlib.error, brotli.error, zstandard.ZstdError, EOFError)
+_ERRORS: Final = (_BROKEN_DEFLATE, brotli.error, zstandard.ZstdError, EOFError)
 
 # -- text
 

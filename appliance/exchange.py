@@ -26,6 +26,7 @@ from appliance.model import (
     HttpEvent,
     HttpExchange,
     HttpMessage,
+    Missing,
     Request,
     Response,
 )
@@ -43,6 +44,9 @@ class _Open:
         self.request_over = False
         self.response_over = False
         self.cost = OVERHEAD
+
+    def message(self, kind: int) -> HttpMessage | None:
+        return self.exchange.request if kind == REQUEST else self.exchange.response
 
 
 class Pairer:
@@ -64,6 +68,8 @@ class Pairer:
             elif isinstance(event, Request):
                 one = self._begin(key, event.flow, event.side, event.head.size)
                 one.exchange.request = HttpMessage(event.head, event.ts, 0)
+            elif isinstance(event, Missing):
+                self._missing(key, event)
             else:
                 self._response(key, event)
             if self._cost > self._memory:
@@ -100,11 +106,7 @@ class Pairer:
 
     def _body(self, key: int, event: Body) -> None:
         one = self._open.get(key)
-        message = (
-            None
-            if one is None
-            else (one.exchange.request if event.kind == REQUEST else one.exchange.response)
-        )
+        message = None if one is None else one.message(event.kind)
         tally = self._ledger.tally
         size = len(event.data)
         if one is None or message is None:
@@ -121,6 +123,12 @@ class Pairer:
             tally["body_kept_bytes"] += size
             return
         self._overflow(one, content, event, max(room, 0))
+
+    def _missing(self, key: int, event: Missing) -> None:
+        one = self._open.get(key)
+        message = None if one is None else one.message(event.kind)
+        if message is not None and message.content.hole < 0:
+            message.content.hole = message.content.length
 
     def _overflow(self, one: _Open, content: Content, event: Body, room: int) -> None:
         """Keep what there is room for, count and hash the rest."""

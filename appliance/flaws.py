@@ -24,6 +24,9 @@ MESSAGE_FLAWS: Final[dict[str, str]] = {
     "unfinished-shutdown": "the capture ended before the message was whole",
     "over-limit": "octets beyond USAGE_LOGGERS_BODY_LIMIT that were counted and not kept",
     "over-memory": "octets that were counted and not kept to stay within SNIFFER_EXCHANGE_MEMORY",
+    # content coding
+    "coding-damaged": "a content coding is damaged or cut: what could be read is there",
+    "coding-unknown": "a content coding that is not known, or too many: the body is as it was sent",
     # framing that two parsers may read differently (RFC 9112 §6.3, §11.2)
     "te-and-cl": "Transfer-Encoding and Content-Length: the former counts",
     "te-in-http10": "Transfer-Encoding in an HTTP/1.0 message",

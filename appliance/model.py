@@ -265,6 +265,17 @@ class Body:
         self.data = data
 
 
+class Missing:
+    """Octets of a message's content that lack right here."""
+
+    __slots__ = ("flow", "kind", "stream")
+
+    def __init__(self, flow: Flow, stream: int, kind: int) -> None:
+        self.flow = flow
+        self.stream = stream
+        self.kind = kind  # REQUEST or RESPONSE
+
+
 class EndOfMessage:
     """A message is over. On the response side without a Response: the request stays unanswered."""
 
@@ -281,18 +292,19 @@ class EndOfMessage:
         self.flaws = flaws
 
 
-HttpEvent = Request | Response | Body | EndOfMessage
+HttpEvent = Request | Response | Body | Missing | EndOfMessage
 
 
 class Content:
     """A message's body: what was kept of it, and what is known of the rest."""
 
-    __slots__ = ("complete", "digest", "kept", "length", "parts")
+    __slots__ = ("complete", "digest", "hole", "kept", "length", "parts")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.kept = 0  # octets in parts
         self.length = 0  # octets captured, kept or not
+        self.hole = -1  # octets before the first that lack inside; -1: none lack there
         self.complete = False
         self.digest: hashlib._Hash | None = None  # of everything, once a part was not kept
 

@@ -1,4 +1,4 @@
-"""The order of the stages, and nothing else: frames in, exchanges out.
+"""The order of the stages, and nothing else: frames in, exchanges out; exchanges in, messages out.
 
 Contract: pure. The same frames give the same exchanges, however they are batched; the ledger adds up
 after every call. Bounds are those of the stages; ``PipelineOptions`` names them all.
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from appliance.decoders.demux import Demux
 from appliance.exchange import Pairer
 from appliance.ledger import Ledger
-from appliance.model import NANOSECONDS, Frame, HttpExchange
+from appliance.message import Messages
+from appliance.model import NANOSECONDS, Frame, HttpExchange, Message
 from appliance.packet.decode import PacketDecoder
 from appliance.packet.vni import VniSelection
+from appliance.rules.engine import Rules
 from appliance.stream.reassembly import Reassembler, StreamLimits
 
 
@@ -67,3 +69,29 @@ class Pipeline:
         self.packets.close()
         out = self.pairs.feed(self.http.feed(self.streams.close()))
         return out + self.pairs.close()
+
+
+class Publication:
+    """From the exchange to what may leave; nothing is written before it has been here."""
+
+    def __init__(self, messages: Messages, rules: Rules, ledger: Ledger, host: str, own: bytes = b"") -> None:
+        """``host``: name of this machine. ``own``: the User-Agent of our uploads, which nobody else knows."""
+        self._messages = messages
+        self._rules = rules
+        self._tally = ledger.tally
+        self._host = ("host", host)
+        self._own = own
+
+    def publish(self, exchange: HttpExchange) -> Message | None:
+        """What the rules leave of a call; None: nothing, counted by reason."""
+        tally = self._tally
+        tally["calls"] += 1
+        request = exchange.request
+        if self._own and request is not None and request.head.get(b"user-agent") == self._own:
+            tally["call_own_upload"] += 1
+            return None
+        message = self._rules.apply(self._rules.with_session(self._messages.make(exchange)))
+        if message is not None:
+            tally["messages"] += 1
+            message.append(self._host)
+        return message

@@ -6,8 +6,12 @@ of the frames before it has been written.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import random
+import secrets
 import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, Final, Protocol
@@ -16,18 +20,27 @@ from appliance import plugin
 from appliance.formats import FormatOptions
 from appliance.interrupt import Interrupts
 from appliance.ledger import Ledger
-from appliance.model import HttpExchange
-from appliance.pipeline import Pipeline
+from appliance.message import Messages
+from appliance.model import NANOSECONDS, HttpExchange, Message
+from appliance.pipeline import Pipeline, Publication
+from appliance.policy import obstacles, rules_from
+from appliance.preview import Preview
+from appliance.rules.engine import Rules
+from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
+from appliance.ship.batch import Batcher
 from appliance.sources.pcap import CaptureFiles
 from appliance.summary import render
+from appliance.uploads import Uploads
 
 OK: Final = 0
-INCOMPLETE: Final = 1  # a file was cut short, or is no capture; the output cannot be written
+INCOMPLETE: Final = 1  # a file was cut short, or is no capture; not all could be written or delivered
 USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
+AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
 
+BUNDLE_WAIT: Final = NANOSECONDS  # as the predecessor: a call waits for others a second at most
 PROGRESS_FROM: Final = 32 << 20  # octets of files that take long enough to ask how far it is
 
 # Almost everything dies by reference count; the cycles (a connection and its two directions) are few.
@@ -46,17 +59,55 @@ class Format(Protocol):
     def end(self) -> bytes: ...
 
 
+class Output(Protocol):
+    """Where calls go: printed, or uploads.py."""
+
+    def begin(self) -> None: ...
+    def take(self, exchange: HttpExchange, /) -> None: ...
+    def pause(self) -> None: ...
+    def end(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What the command line asks for."""
 
     files: list[str]
     format: str
+    sink: str  # empty: print in ``format``
     output: BinaryIO
     summary: bool
     allow_cut: bool
     progress: bool
     width: int
+    drain: float | None  # seconds; None: until all is delivered
+
+
+class Refusal(Exception):  # noqa: N818  # not a fault of ours
+    """What was asked for cannot be done with these settings; one line for each reason."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Printed:
+    def __init__(self, form: Format, output: BinaryIO) -> None:
+        self._form = form
+        self._output = output
+
+    def begin(self) -> None:
+        self._output.write(self._form.begin())
+
+    def take(self, exchange: HttpExchange) -> None:
+        self._output.write(self._form.write(exchange))
+
+    def pause(self) -> None:
+        """The output's own buffer decides."""
+
+    def end(self) -> None:
+        self._output.write(self._form.end())
+        self._output.flush()
 
 
 def release() -> str:
@@ -67,48 +118,108 @@ def release() -> str:
 
 
 def replay(settings: Settings, request: Replay) -> int:
-    """The exit code. Raises OSError where the output cannot be written."""
+    """The exit code. Raises OSError where the output cannot be written, Refusal, PolicyError."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     ledger = Ledger()
     pipeline = Pipeline(settings.pipeline(), ledger)
     source = CaptureFiles(request.files)
-    options = FormatOptions(host=settings.host(), width=request.width, version=release())
-    form: Format = plugin.find("appliance.formats", request.format).build(options)
-    interrupted = _copy(source, pipeline, form, request)
+    output = _output(settings, request, ledger)
+    interrupted = _copy(source, pipeline, output, request)
     for fault in source.faults:
-        sys.stderr.write(f"appliance: {fault}\n")
+        say(str(fault))
     if interrupted:
-        sys.stderr.write("appliance: interrupted: the calls are those of what had been read\n")
+        say("interrupted: the calls are those of what had been read")
     if request.summary:
         sys.stderr.write(render(ledger))
-    elif ledger.unbalanced():
-        sys.stderr.write(
-            "".join(f"appliance: the ledger does not add up: {f}\n" for f in ledger.unbalanced())
-        )
+    else:
+        for unbalanced in ledger.unbalanced():
+            say(f"the ledger does not add up: {unbalanced}")
     return _verdict(source, ledger, request, interrupted=interrupted)
 
 
-def _copy(source: CaptureFiles, pipeline: Pipeline, form: Format, request: Replay) -> bool:
+def say(text: str) -> None:
+    sys.stderr.write(f"appliance: {text}\n")
+
+
+def rules(settings: Settings) -> RuleSet:
+    """Raises PolicyError."""
+    found, notes = rules_from(settings.rules)
+    for note in notes:
+        say(note)
+    return found
+
+
+def engine(found: RuleSet, ledger: Ledger) -> Rules:
+    return Rules(found, ledger, secrets.randbelow, time.perf_counter)
+
+
+def _output(settings: Settings, request: Replay, ledger: Ledger) -> Output:
+    found = rules(settings)
+    agent = f"{AGENT} (vpc-mirror-appliance {secrets.token_hex(8)})"
+    publication = Publication(
+        Messages(settings.messages()), engine(found, ledger), ledger, settings.host(), agent.encode()
+    )
+    if request.sink:
+        return _uploads(settings, request, ledger, found, publication, agent)
+
+    def written(exchange: HttpExchange) -> Message | None:
+        message = publication.publish(exchange)
+        ledger.tally["message_written"] += message is not None
+        return message
+
+    options = FormatOptions(settings.host(), request.width, release(), written)
+    return Printed(plugin.find("appliance.formats", request.format).build(options), request.output)
+
+
+def _uploads(  # noqa: PLR0913  # the parts
+    settings: Settings,
+    request: Replay,
+    ledger: Ledger,
+    found: RuleSet,
+    publication: Publication,
+    agent: str,
+) -> Output:
+    withheld = settings.disable or found.has("skip_submission")
+    stops = [] if settings.disable else obstacles(settings.url, found)
+    if stops:
+        raise Refusal(stops)
+    carrier = None
+    if withheld:
+        why = "USAGE_LOGGERS_DISABLE is set" if settings.disable else "the rule skip_submission is set"
+        say(f"nothing is sent: {why}")
+    else:
+        # Loaded only here: aiohttp takes a quarter of a second.
+        resurface = plugin.find("appliance.sinks", request.sink)
+        carriage = plugin.find("appliance.ship", "carrier")
+        shipping = plugin.find("appliance.ship", "shipper")
+        options = resurface.Options(settings.url, not found.has("skip_compression"), agent)
+        outside = shipping.Outside(time.monotonic, random.random, asyncio.sleep, say)
+        limits = shipping.ShipperOptions(settings.bundle_queue)
+        carrier = carriage.Carrier(resurface.build(options), limits, outside)
+    batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
+    return Uploads(publication.publish, ledger, batcher, carrier, time.monotonic_ns, request.drain)
+
+
+def _copy(source: CaptureFiles, pipeline: Pipeline, output: Output, request: Replay) -> bool:
     """Everything from the source to the output; whether the user interrupted it."""
-    write = request.output.write
     progress = _progress(source, request)
-    write(form.begin())
+    output.begin()
     with Interrupts() as interrupts:
         try:
             for batch in interrupts.until(source):
                 for exchange in pipeline.feed(batch):
-                    write(form.write(exchange))
+                    output.take(exchange)
+                output.pause()
                 if progress is not None:
                     progress.update(source.octets_read)
         finally:
             if progress is not None:
                 progress.close()
         for exchange in pipeline.close():
-            write(form.write(exchange))
-        write(form.end())
-        request.output.flush()
+            output.take(exchange)
+        output.end()
     return interrupts.requested
 
 
@@ -119,6 +230,9 @@ def _verdict(source: CaptureFiles, ledger: Ledger, request: Replay, *, interrupt
         return INTERRUPTED
     if any(not (fault.cut and request.allow_cut) for fault in source.faults):
         return INCOMPLETE
+    if ledger.tally["message_rejected"] or ledger.tally["message_undelivered"]:
+        say("not all calls were delivered; --summary tells how many and why")
+        return INCOMPLETE
     return OK
 
 
@@ -127,3 +241,20 @@ def _progress(source: CaptureFiles, request: Replay) -> Progress | None:
     if not request.progress or (total is not None and total < PROGRESS_FROM):
         return None
     return plugin.find("appliance", "progress").Bar(total)  # type: ignore[no-any-return]  # loads rich: 0.1 s
+
+
+def preview(settings: Settings, found: RuleSet, files: list[str], calls: int) -> int:
+    """What ``found`` does to the calls of ``files``, as text on standard output."""
+    ledger = Ledger()
+    pipeline = Pipeline(settings.pipeline(), ledger)
+    source = CaptureFiles(files)
+    shown = Preview(Messages(settings.messages()), engine(found, ledger), ledger, calls)
+    for batch in source:
+        for exchange in pipeline.feed(batch):
+            shown.take(exchange)
+    for exchange in pipeline.close():
+        shown.take(exchange)
+    sys.stdout.write(shown.report())
+    for fault in source.faults:
+        say(str(fault))
+    return INCOMPLETE if source.faults else OK

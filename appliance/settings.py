@@ -19,6 +19,7 @@ from typing import Annotated, Final, NamedTuple
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from appliance.message import ANNOTATIONS, MessageOptions
 from appliance.model import NANOSECONDS
 from appliance.packet.vni import VniSelection
 from appliance.pipeline import PipelineOptions
@@ -28,7 +29,11 @@ _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _PORT_MAX: Final = 65_535
 _FAMILY: Final = "SNIFFER_"
-_RULES: Final = "USAGE_LOGGERS_RULES"
+_TRUE: Final = ("1", "t", "T", "true", "True", "TRUE")
+_FALSE: Final = ("0", "f", "F", "false", "False", "FALSE")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}", re.ASCII)
+_SECRETS: Final = frozenset({"USAGE_LOGGERS_URL"})  # may carry a password: never shown
+_NEVER_READ: Final = {"USAGE_LOGGERS_DISABLED": "USAGE_LOGGERS_DISABLE"}  # what templates set in vain
 
 
 class SettingsError(Exception):
@@ -67,6 +72,36 @@ def _size(value: object) -> object:
 def _name(value: object) -> object:
     if isinstance(value, str) and not value.isprintable():  # nor octets that are not UTF-8
         raise ValueError("not a name")
+    return value
+
+
+def _flag(value: object) -> object:
+    """As Go reads a boolean; the predecessor takes anything else for false, and sends."""
+    if not isinstance(value, str):
+        return value
+    if value not in {*_TRUE, *_FALSE}:
+        raise ValueError("neither true nor false")
+    return value in _TRUE
+
+
+def _annotations(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = frozenset(name.strip() for name in value.split(",")) - {"", "none"}
+    if not names <= {*ANNOTATIONS}:
+        raise ValueError("not an annotation")
+    return names
+
+
+def _field_name(value: object) -> object:
+    if isinstance(value, str) and value and not _TOKEN.fullmatch(value):
+        raise ValueError("not the name of a header field")
+    return value.lower() if isinstance(value, str) else value
+
+
+def _rules(value: object) -> object:
+    if isinstance(value, str):
+        value.encode()  # UnicodeEncodeError, a ValueError: octets that are not UTF-8
     return value
 
 
@@ -119,9 +154,67 @@ class Settings(BaseSettings):
             "all",
         ),
     ] = Field(default=None, alias="SNIFFER_MIRROR_VNIS")
+    url: Annotated[
+        str,
+        BeforeValidator(_name),
+        Doc(
+            "an http or https URL",
+            "The Resurface database. `http` needs the rule `allow_http_url`.",
+            "http://localhost:7701/message",
+        ),
+    ] = Field(default="", alias="USAGE_LOGGERS_URL")
+    rules: Annotated[
+        str,
+        BeforeValidator(_rules),
+        Doc(
+            "rules, with `\\n` between them, or `file:///path` (docs/rules.md)",
+            "What may leave, applied before anything is written or sent.",
+            "include debug\\nskip_compression",
+            "`include strict`",
+        ),
+    ] = Field(default="", alias="USAGE_LOGGERS_RULES")
+    disable: Annotated[
+        bool,
+        NoDecode,
+        BeforeValidator(_flag),
+        Doc("true or false", "Run, and send nothing.", "true", "false"),
+    ] = Field(default=False, alias="USAGE_LOGGERS_DISABLE")
+    bundle_size: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets of messages, before compression, that make an upload.", "1mb"),
+        Field(ge=1024, le=1 << 30),
+    ] = Field(default=5 << 20, alias="USAGE_LOGGERS_BUNDLE_SIZE")
+    bundle_queue: Annotated[
+        int,
+        Doc("{range} uploads", "Uploads that may wait for the database.", "16"),
+        Field(ge=1, le=100_000),
+    ] = Field(default=128, alias="USAGE_LOGGERS_BUNDLE_QUEUE_SIZE")
+    realip_header: Annotated[
+        str,
+        BeforeValidator(_field_name),
+        Doc(
+            "the name of a header field",
+            "Adds the client's address to each call as this request header, behind what was sent.",
+            "X-Real-IP",
+            "none",
+        ),
+    ] = Field(default="", alias="SNIFFER_REALIP_HEADER")
+    annotate: Annotated[
+        frozenset[str],
+        NoDecode,
+        BeforeValidator(_annotations),
+        Doc(
+            "a comma list of " + ", ".join(f"`{name}`" for name in ANNOTATIONS) + ", or `none`",
+            "What is added to each call as `custom_field:*`, before the rules.",
+            "flaws,vni,client",
+            "`flaws`",
+        ),
+    ] = Field(default=frozenset({"flaws"}), alias="SNIFFER_ANNOTATE")
     body_limit: Annotated[
         Size,
-        Doc(_OCTETS, "Octets kept of each body; the rest is counted and flagged.", "4mb"),
+        Doc(
+            _OCTETS, "Octets kept of each body, also after decoding; the rest is counted and flagged.", "4mb"
+        ),
         Field(ge=0, le=1 << 40),
     ] = Field(default=1 << 20, alias="USAGE_LOGGERS_BODY_LIMIT")
     flow_idle_seconds: Annotated[
@@ -190,7 +283,14 @@ class Settings(BaseSettings):
 
     def warnings(self) -> list[str]:
         """What the user must not take for granted."""
-        return [f"{_RULES}: not applied yet: calls come out as captured"] if os.environ.get(_RULES) else []
+        return [
+            f"{name}: nothing reads it; did you mean {meant}?"
+            for name, meant in _NEVER_READ.items()
+            if name in os.environ
+        ]
+
+    def messages(self) -> MessageOptions:
+        return MessageOptions(self.body_limit, self.realip_header, self.annotate)
 
     def host(self) -> str:
         """Name of the machine that runs us (spec §1.2)."""
@@ -203,7 +303,6 @@ ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (sp
     "K8S_INPUT",
     "SNIFFER_ENGINE",
     "SNIFFER_MIRROR_VXLANPORT",
-    "SNIFFER_REALIP_HEADER",
     "SNIFFER_PCAP_BUFFER_SIZE",
     "SNIFFER_PROMISC_ENABLED",
     "SNIFFER_RF_MONITOR_ENABLED",
@@ -213,12 +312,7 @@ ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (sp
     "SNIFFER_DEBUG_EXPORT",
     "SNIFFER_DEBUG_DEAL_ID",
     "SNIFFER_DEBUG_HTTP_ENDPOINT",
-    "USAGE_LOGGERS_URL",
-    "USAGE_LOGGERS_RULES",
-    "USAGE_LOGGERS_DISABLE",
-    "USAGE_LOGGERS_BUNDLE_SIZE",
     "USAGE_LOGGERS_MESSAGE_QUEUE_SIZE",
-    "USAGE_LOGGERS_BUNDLE_QUEUE_SIZE",
 )
 
 
@@ -267,13 +361,15 @@ def load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         names = {str(fault["loc"][0]) for fault in error.errors()}
-        lines += [
-            f"{name}={os.environ.get(name, '')!r}: accepts {known[name].accepts}" for name in sorted(names)
-        ]
+        lines += [f"{name}={_shown(name)}: accepts {known[name].accepts}" for name in sorted(names)]
         raise SettingsError(lines) from None
     if lines:
         raise SettingsError(lines)
     return settings
+
+
+def _shown(name: str) -> str:
+    return "***" if name in _SECRETS else repr(os.environ.get(name, ""))
 
 
 def _unknown(name: str, known: list[str]) -> str:

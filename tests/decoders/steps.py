@@ -1,8 +1,8 @@
 """A language of steps for decoder tests: stream events in, the HTTP events that must come out of them.
 
 What comes out is text: ``1>GET /`` a request's head and ``1<200`` a response's (``1<(100)`` an interim one),
-``1>:abc`` octets of a body, ``1>.`` the end of a message and ``1<!`` the end of one that is not whole, each
-with its flaws behind it. The number is the exchange's.
+``1>:abc`` octets of a body, ``1>~`` a hole behind which it goes on, ``1>.`` the end of a message and ``1<!``
+the end of one that is not whole, each with its flaws behind it. The number is the exchange's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from appliance.model import (
     Flow,
     Gap,
     HttpEvent,
+    Missing,
     Request,
     Response,
     StreamEvent,
@@ -93,6 +94,8 @@ def describe(event: HttpEvent) -> str:
     who = f"{event.stream}{'>' if event.kind == REQUEST else '<'}"
     if isinstance(event, Body):
         return f"{who}:{event.data.decode('latin-1')}"
+    if isinstance(event, Missing):
+        return f"{who}~"
     assert isinstance(event, EndOfMessage)
     return " ".join([who + (".!"[not event.complete]), *event.flaws])
 

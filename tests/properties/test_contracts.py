@@ -21,10 +21,11 @@ from appliance.model import (
     Body,
     Data,
     End,
-    EndOfMessage,
     EndReason,
     Flow,
     Gap,
+    HttpEvent,
+    Missing,
     Request,
     Response,
     Segment,
@@ -303,7 +304,7 @@ def test_any_octets_give_whole_messages(
     assert_messages(out)
 
 
-def assert_messages(out: list[Request | Response | Body | EndOfMessage]) -> None:
+def assert_messages(out: list[HttpEvent]) -> None:
     begun: set[tuple[int, int]] = set()
     over: set[tuple[int, int]] = set()
     asked: set[int] = set()
@@ -322,6 +323,8 @@ def assert_messages(out: list[Request | Response | Body | EndOfMessage]) -> None
         elif isinstance(event, Body):
             assert key in begun
             assert event.data
+        elif isinstance(event, Missing):
+            assert key in begun
         else:
             assert key in begun or event.stream in asked
             over.add(key)

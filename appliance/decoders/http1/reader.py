@@ -21,7 +21,7 @@ from appliance.decoders.http1.head import is_start_line, is_whole_start, may_beg
 from appliance.decoders.http1.lines import Lines
 from appliance.decoders.http1.shared import CUT_HEAD, TUNNELLED, UNFRAMED
 from appliance.flaws import flaw
-from appliance.model import REQUEST, Body, EndOfMessage, Head, HttpEvent
+from appliance.model import REQUEST, Body, EndOfMessage, Head, HttpEvent, Missing
 
 if TYPE_CHECKING:
     from appliance.decoders.http1.conversation import Conversation
@@ -307,15 +307,11 @@ class Reader(Lines):
         if length is None:
             self._note(name)
         elif state in {FIXED, CHUNK_DATA}:
-            inside = min(length, self.need)
-            self._lack(inside, truncated)
-            self.need -= inside
-            if inside == length:
-                if self.need == 0:
-                    self._after_gap(state, out)
+            if self._step_over(state, length, truncated, out):
                 return
         elif state == UNTIL_CLOSE:
             self._lack(length, truncated)
+            self._go_on(out)
             return
         elif self.stream:
             self._lack(length, truncated)
@@ -324,6 +320,23 @@ class Reader(Lines):
         if self.stream:
             self._finish(out, complete=False)
         self._lose()
+
+    def _step_over(self, state: int, length: int, truncated: bool, out: list[HttpEvent]) -> bool:
+        """A hole in octets whose number is known; whether it ends inside them."""
+        inside = min(length, self.need)
+        self._lack(inside, truncated)
+        self.need -= inside
+        if inside < length:
+            return False
+        if self.need or state == CHUNK_DATA:
+            self._go_on(out)
+        if self.need == 0:
+            self._after_gap(state, out)
+        return True
+
+    def _go_on(self, out: list[HttpEvent]) -> None:
+        """The body goes on behind a hole."""
+        out.append(Missing(self.conv.flow, self.stream, self.kind))
 
     def _lack(self, octets: int, truncated: bool) -> None:
         self.missing += octets

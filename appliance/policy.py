@@ -1,0 +1,79 @@
+"""The user's rules and target, checked before anything starts: what may leave, and whether it can.
+
+Contract: ``rules_from`` reads ``USAGE_LOGGERS_RULES`` or raises PolicyError; ``obstacles`` names every reason
+why nothing would reach the database, each with the rule or variable that cures it (specification §2.1).
+The predecessor runs on in silence in these cases.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from appliance.rules.grammar import RuleError, RuleSet, parse
+from appliance.rules.text import from_environment
+
+VARIABLE: Final = "USAGE_LOGGERS_RULES"
+RULES_LIMIT: Final = 1 << 20  # octets of a rules file
+_FILE: Final = "file://"
+_LIMIT_CHARACTER: Final = "|"  # the predecessor reads a rate limit behind it
+
+
+class PolicyError(ValueError):
+    """Rules that cannot be used; the text names place and cure."""
+
+
+def rules_from(value: str, name: str = VARIABLE) -> tuple[RuleSet, list[str]]:
+    """The rules of the variable's value, and what the user should know of how it was read."""
+    text, quoted = from_environment(value)
+    notes = [f"{name}: the quotes around the value were left out"] if quoted else []
+    if text.startswith(_FILE):
+        return rules_of_file(text.removeprefix(_FILE).strip()), notes
+    return rules_of_text(text, name), notes
+
+
+def rules_of_file(path: str) -> RuleSet:
+    try:
+        with Path(path).open("rb") as file:
+            octets = file.read(RULES_LIMIT + 1)
+        if len(octets) > RULES_LIMIT:
+            raise PolicyError(f"failed to load rules: {path}: more than {RULES_LIMIT >> 20} MiB")
+        text = octets.decode()
+    except UnicodeDecodeError:
+        raise PolicyError(f"failed to load rules: {path}: not UTF-8") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, PolicyError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+        raise PolicyError(f"failed to load rules: {path}: {reason}") from None
+    return rules_of_text(text, path)
+
+
+def rules_of_text(text: str, name: str) -> RuleSet:
+    """``name``: where the text comes from, for messages."""
+    if text.startswith(_FILE):
+        raise PolicyError(f"{name}: failed to load rules: a rules file cannot name another file")
+    try:
+        return parse(text)
+    except RuleError as error:
+        raise PolicyError(f"{name}: {error}") from None
+
+
+def obstacles(url: str, rules: RuleSet) -> list[str]:
+    """Why nothing would be sent to ``url``; empty where nothing stands in the way."""
+    if not url:
+        return ["USAGE_LOGGERS_URL: not set; name the database, as in http://localhost:7701/message"]
+    if _LIMIT_CHARACTER in url:
+        return ["USAGE_LOGGERS_URL: a rate limit behind | is not supported; use the rule: sample 10"]
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        return ["USAGE_LOGGERS_URL: not an http or https URL with a host, as http://localhost:7701/message"]
+    if parts.scheme.lower() == "http" and not rules.has("allow_http_url"):
+        what = "USAGE_LOGGERS_URL: http is not encrypted and nothing would be sent"
+        return [f"{what}; add the rule allow_http_url to {VARIABLE}, or use https"]
+    return []

@@ -1,0 +1,141 @@
+"""Batches -> a sink: a bounded queue, several uploads at a time, retries.
+
+Contract: a batch is delivered, rejected or still queued, never lost on the way: at any moment calls taken =
+delivered + rejected + queued + undelivered. What may go better later is tried again without limit, after a
+wait that doubles with every failure up to ``LONGEST``, shortened by dice so that many appliances do not
+come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it.
+
+One sink, one shipper: sinks do not hold each other up. Clock, dice and sleep come from the caller.
+Bounds: ``queue`` batches wait and ``in_flight`` are being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from appliance.model import Batch
+from appliance.sinks.base import Reject, Retry, Sink
+
+SHORTEST: Final = 1.0  # seconds
+LONGEST: Final = 60.0
+QUIET: Final = 60.0  # seconds between two reports of one reason
+
+
+@dataclass(frozen=True, slots=True)
+class ShipperOptions:
+    queue: int = 128
+    in_flight: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a shipper may not have of its own."""
+
+    clock: Callable[[], float]  # seconds, from any start
+    dice: Callable[[], float]  # 0 to 1
+    sleep: Callable[[float], Awaitable[None]]
+    say: Callable[[str], None]
+
+
+class Shipper:
+    def __init__(self, sink: Sink, options: ShipperOptions, outside: Outside) -> None:
+        self._sink = sink
+        self._options = options
+        self._outside = outside
+        self._queue: asyncio.Queue[Batch] = asyncio.Queue(options.queue)
+        self._workers: list[asyncio.Task[None]] = []
+        self._reports = Reports(outside)
+        self.counts = {
+            "message_delivered": 0,
+            "message_rejected": 0,
+            "message_queued": 0,
+            "message_undelivered": 0,
+            "upload_bytes": 0,
+            "uploads": 0,
+            "upload_retries": 0,
+        }
+
+    def start(self) -> None:
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._options.in_flight)]
+
+    async def put(self, batch: Batch) -> None:
+        """Waits for room."""
+        self.counts["message_queued"] += batch.count
+        try:
+            await self._queue.put(batch)
+        except asyncio.CancelledError:
+            self.counts["message_queued"] -= batch.count
+            raise
+
+    async def drain(self, seconds: float | None) -> None:
+        """Until all is delivered or rejected, or the time is over; then the rest is undelivered."""
+        waiting = asyncio.ensure_future(self._queue.join())
+        await asyncio.wait([waiting], timeout=seconds)
+        for task in (waiting, *self._workers):
+            task.cancel()
+        await asyncio.gather(waiting, *self._workers, return_exceptions=True)
+        self.counts["message_undelivered"] += self.counts["message_queued"]
+        self.counts["message_queued"] = 0
+        self._reports.flush()
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._queue.get()
+            reason = await self._deliver(batch)
+            self.counts["message_queued"] -= batch.count
+            self.counts[reason] += batch.count
+            self._queue.task_done()
+
+    async def _deliver(self, batch: Batch) -> str:
+        """Try until there is an answer; which count the batch belongs to."""
+        failures = 0
+        while True:
+            try:
+                await self._sink.send(batch)
+            except Reject as rejection:
+                self._reports.add(f"{rejection.reason}: refused, not sent again")
+                return "message_rejected"
+            except Retry as retry:
+                reason, after = retry.reason, retry.after
+            except Exception as error:  # noqa: BLE001  # a defect of the sink must not stop the others' batches
+                reason, after = f"defect: {type(error).__name__}", None
+            else:
+                self.counts["uploads"] += 1
+                self.counts["upload_bytes"] += len(batch.payload)
+                return "message_delivered"
+            failures += 1
+            self.counts["upload_retries"] += 1
+            self._reports.add(f"{reason}: will be sent again")
+            await self._outside.sleep(self._wait(failures, after))
+
+    def _wait(self, failures: int, after: float | None) -> float:
+        longest = min(SHORTEST * 2.0 ** min(failures - 1, 16), LONGEST)
+        return max(longest * self._outside.dice(), after or 0.0)
+
+
+class Reports:
+    """Each reason at once when it is new, then once a minute with its number."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+        self._last: dict[str, float] = {}
+        self._since: dict[str, int] = {}
+
+    def add(self, reason: str) -> None:
+        now = self._outside.clock()
+        self._since[reason] = self._since.get(reason, 0) + 1
+        if reason not in self._last or now - self._last[reason] >= QUIET:
+            self._last[reason] = now
+            self._say(reason)
+
+    def flush(self) -> None:
+        for reason in list(self._since):
+            self._say(reason)
+
+    def _say(self, reason: str) -> None:
+        times = self._since.pop(reason, 0)
+        if times:
+            self._outside.say(reason if times == 1 else f"{reason} ({times} times)")
