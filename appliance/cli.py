@@ -84,7 +84,10 @@ def _check_rules(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.file is None:
         found = rules(settings)
     elif arguments.file == "-":
-        found = rules_of_text(sys.stdin.read(), "standard input")
+        try:
+            found = rules_of_text(sys.stdin.buffer.read().decode(), "standard input")
+        except UnicodeDecodeError:
+            raise PolicyError("standard input: not UTF-8") from None
     else:
         found = rules_of_file(arguments.file)
     for rule in found.rules:

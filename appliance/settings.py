@@ -161,6 +161,7 @@ class Settings(BaseSettings):
             "an http or https URL",
             "The Resurface database. `http` needs the rule `allow_http_url`.",
             "http://localhost:7701/message",
+            "none",
         ),
     ] = Field(default="", alias="USAGE_LOGGERS_URL")
     rules: Annotated[

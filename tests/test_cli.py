@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import runpy
@@ -9,12 +10,17 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from appliance.cli import main
+from examples.resurface import Resurface
+from tests.support import tcp
 
 COMMAND = [sys.executable, "-m", "appliance"]
 CALLS = 10  # in the example capture
@@ -187,13 +193,172 @@ def test_bad_settings_are_2_before_anything_is_read(capture: Path, monkeypatch: 
     ]
 
 
-def test_rules_that_are_not_applied_are_not_passed_over(
-    capture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include strict")
+def test_without_rules_the_strict_set_applies(capture: Path) -> None:
     code, out, said = run("replay", capture)
-    assert (code, len(out.splitlines())) == (0, CALLS)
-    assert said == "appliance: USAGE_LOGGERS_RULES: not applied yet: calls come out as captured\n"
+    assert (code, len(out.splitlines()), said) == (0, CALLS, "")
+    keys = {key for line in out.splitlines() for key, _ in json.loads(line)}
+    assert not [key for key in keys if "body" in key or "param" in key or "cookie" in key]
+
+
+def test_rules_that_cannot_be_used_stop_the_start(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", r"include debug\n/a/ stopp")
+    expected = (
+        "appliance: USAGE_LOGGERS_RULES: line 2, column 5: invalid rule: /a/ stopp; did you mean stop?\n"
+    )
+    for command in (("replay", capture), ("rules", "check"), ("rules", "preview", capture)):
+        assert run(*command) == (2, "", expected)
+
+
+def test_rules_are_checked_from_a_file_standard_input_and_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_text("include debug\n# note\n/a/ stop\n")
+    listed = "   1  allow_http_url\n   1  copy_session_field /.*/\n   3  /a/ stop\n3 rules\n"
+    assert run("rules", "check", path) == (0, listed, "")
+    assert run("rules", "check", "-", stdin=path.read_bytes()) == (0, listed, "")
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", f"file://{path}")
+    assert run("rules", "check") == (0, listed, "")
+    code, _, said = run("rules", "check", "-", stdin=b"\xff")
+    assert (code, said) == (2, "appliance: standard input: not UTF-8\n")
+
+
+def test_rules_are_previewed(capture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_text("/request_body/ remove")
+    code, out, said = run("rules", "preview", "--rules", path, "--calls", 1, capture)
+    assert (code, said) == (0, "")
+    assert "    1       1     1  /request_body/ remove\n" in out
+    assert f"{CALLS} calls, {CALLS} would leave" in out
+    assert "- request_body: {" in out
+    assert run("rules", "preview", "--rules", "/request_body/ remove", "--calls", 1, capture)[1] == out
+
+
+@pytest.fixture
+def database() -> Iterator[tuple[Resurface, str]]:
+    """A stand-in on a port of its own, and its URL."""
+    server = Resurface()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def begin() -> tuple[web.AppRunner, int]:
+        runner = web.AppRunner(server.application(), shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner, runner.addresses[0][1]
+
+    runner, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    yield server, f"http://127.0.0.1:{port}/message"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.mark.parametrize("rules", ["include debug", r"include debug\nskip_compression"])
+def test_capture_is_sent(
+    rules: str, capture: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", rules)
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    server.failures = [(503, {})]
+    code, out, said = run("replay", "--sink", "resurface", "--summary", capture)
+    assert (code, out) == (0, "")
+    assert said.startswith("appliance: status 503: will be sent again\n")
+    assert f"message_delivered {CALLS:>25} calls" in said
+    assert said.endswith("the ledger adds up\n")
+    printed = run("replay", capture)[1]
+    assert [[list(pair) for pair in one] for one in server.messages] == list(
+        map(json.loads, printed.splitlines())
+    )
+    assert {head.get("Content-Encoding") for head in server.requests} == {
+        None if "skip" in rules else "deflated"
+    }
+    assert server.faults == []
+
+
+def test_calls_that_are_refused_or_not_sent_in_time_are_an_error(
+    capture: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug")
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    server.failures = [(404, {})]
+    last = "appliance: not all calls were delivered; --summary tells how many and why\n"
+    expected = "appliance: status 404: refused, not sent again\n" + last
+    assert run("replay", "--sink", "resurface", capture) == (1, "", expected)
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "http://127.0.0.1:1/message")
+    code, _, said = run("replay", "--sink", "resurface", "--drain", "0", capture)
+    assert (code, said.splitlines()[-1] + "\n") == (1, last)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"USAGE_LOGGERS_DISABLE": "true"}, "nothing is sent: USAGE_LOGGERS_DISABLE is set"),
+        (
+            {"USAGE_LOGGERS_RULES": "include debug skip_submission"},
+            "nothing is sent: the rule skip_submission is set",
+        ),
+    ],
+)
+def test_what_is_not_to_be_sent_is_withheld_and_said(
+    variables: dict[str, str], said: str, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "http://127.0.0.1:1/message")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run("replay", "--sink", "resurface", capture) == (0, "", f"appliance: {said}\n")
+
+
+@pytest.mark.parametrize("url", ["", "http://db.test:7701/message", "ftp://user:s3cret@db.test"])
+def test_target_that_would_get_nothing_stops_the_start(
+    url: str, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    code, out, said = run("replay", "--sink", "resurface", capture)
+    assert (code, out) == (2, "")
+    assert said.startswith("appliance: USAGE_LOGGERS_URL: ")
+    assert "s3cret" not in said
+
+
+def test_sending_and_printing_exclude_each_other(capture: Path) -> None:
+    said = "appliance: --sink sends; --format and --output print: use one of them\n"
+    assert run("replay", "--sink", "resurface", "--format", "har", capture) == (2, "", said)
+
+
+def test_what_the_strict_set_removes_is_in_nothing_that_is_written(
+    tmp_path: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output, uploads and standard error, of a capture with the same secret in every place."""
+    secret = b"s3cr3t-of-the-user"
+    talk = tcp.Conversation().handshake()
+    body = b'{"password": "%s"}' % secret
+    talk.ask(
+        b"POST /login?token=%s HTTP/1.1\r\nHost: x\r\nCookie: sid=%s\r\nAuthorization: Bearer %s\r\n"
+        b"Content-Length: %d\r\n\r\n" % (secret, secret, secret, len(body)) + body
+    )
+    talk.answer(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: sid=%s\r\nX-Key: %s\r\nContent-Length: %d\r\n\r\n"
+        % (secret, secret, len(body))
+        + body
+    )
+    path = tmp_path / "secret.pcap"
+    path.write_bytes(tcp.capture(talk.out))
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", r"include strict\nallow_http_url")
+    server.failures = [(503, {}), (429, {"Retry-After": "0"})]
+    printed = run("replay", "--summary", path)
+    sent = run("replay", "--sink", "resurface", "--summary", path)
+    assert (printed[0], sent[0]) == (0, 0)
+    assert ("request_url", "http://x/login") in server.messages[0]
+    everything = repr((printed, sent, server.messages, server.requests))
+    assert secret.decode() not in everything
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug")
+    assert run("replay", path)[1].count(secret.decode()) >= 7, "the test would find it"
 
 
 def test_an_input_is_not_overwritten(capture: Path, octets: bytes) -> None:

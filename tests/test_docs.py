@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import runpy
+import shlex
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_readme_has_every_option_format_and_exit_code_of_replay_and_no_other(
     readme = (root / "README.md").read_text()
     text = _help("replay")
     options = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--help"}
-    assert set(re.findall(r"--[a-z][a-z-]+", readme)) == options
+    assert set(re.findall(r"^\| `(--[a-z][a-z-]+)", readme, re.MULTILINE)) == options
     formats = re.search(r"--format \{([a-z,]+)\}", text)
     assert formats is not None
     assert set(re.findall(r"`--format ([a-z]+)`", readme)) == set(formats[1].split(","))
@@ -72,11 +73,12 @@ def test_readme_has_every_option_format_and_exit_code_of_replay_and_no_other(
 
 
 def test_commands_of_the_readme_parse(root: Path) -> None:
-    commands = re.findall(r"^ {4}(?:.*\| )?appliance (.+)$", (root / "README.md").read_text(), re.MULTILINE)
-    assert len(commands) >= 5
+    pages = "".join((root / page).read_text() for page in ("README.md", "docs/rules.md"))
+    commands = re.findall(r"^ {4}(?:.*[|'] )?appliance (.+)$", pages, re.MULTILINE)
+    assert len(commands) >= 10
     for command in commands:
-        arguments = cli._parser().parse_args(command.partition("#")[0].split())
-        assert arguments.files
+        arguments = cli._parser().parse_args(shlex.split(command, comments=True))
+        assert arguments.run
 
 
 def test_every_dependency_has_its_reason(root: Path) -> None:

@@ -84,5 +84,6 @@ def test_every_reason_for_a_loss_of_octets_or_frames_is_in_an_identity() -> None
         "exchange_incomplete",
         "exchange_evicted",
         "http_event_late",
+        "rule_timeouts",
     }
     assert {name for name, entry in TABLE.items() if entry.lost} - summed == besides

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -100,10 +101,15 @@ class Resurface:
 
 def _network_reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__
+        return f"cannot connect: {_os_reason(error.os_error)}"
+    return _os_reason(error) if isinstance(error, OSError) else type(error).__name__
+
+
+def _os_reason(error: OSError) -> str:
+    """By its number: asyncio's own text has the address in it."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -107,3 +108,15 @@ def shuffle_within(segments: list[Segment], window: int, dice: random.Random) ->
 
 def drop(segments: list[Segment], lost: set[int]) -> list[Segment]:
     return [seg for n, seg in enumerate(segments) if n not in lost]
+
+
+def capture(segments: list[Segment]) -> bytes:
+    """A pcap file of them: raw IPv4, nanoseconds."""
+    out = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 101)]
+    for seg in segments:
+        source, target, ports = seg.route[:4], seg.route[4:8], seg.route[8:12]
+        packet = ports + struct.pack("!IIBBHHH", seg.seq, seg.ack, 0x50, seg.flags, 65535, 0, 0) + seg.payload
+        size = 20 + len(packet)
+        packet = struct.pack("!BBHHHBBH", 0x45, 0, size, 0, 0, 64, 6, 0) + source + target + packet
+        out.append(struct.pack("<IIII", *divmod(seg.ts, 1_000_000_000), size, size) + packet)
+    return b"".join(out)

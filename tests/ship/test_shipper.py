@@ -1,0 +1,175 @@
+"""A queue before a sink that fails: nothing is lost on the way, and who waits how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.model import Batch
+from appliance.ship.shipper import LONGEST, QUIET, Outside, Reports, Shipper, ShipperOptions
+from appliance.sinks.base import Reject, Retry
+
+Outcome = Exception | None
+
+
+class Sink:
+    """Answers with what it is told, then takes everything."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+        self.taken: list[Batch] = []
+        self.open: asyncio.Event | None = None
+
+    async def send(self, batch: Batch) -> None:
+        if self.open is not None:
+            await self.open.wait()
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome is not None:
+            raise outcome
+        self.taken.append(batch)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class World:
+    def __init__(
+        self, outcomes: list[Outcome], dice: Callable[[], float] = lambda: 1.0, **limits: int
+    ) -> None:
+        self.sink = Sink(outcomes)
+        self.slept: list[float] = []
+        self.said: list[str] = []
+        self.now = 0.0
+        outside = Outside(lambda: self.now, dice, self.sleep, self.said.append)
+        self.shipper = Shipper(self.sink, ShipperOptions(**limits), outside)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def ship(self, batches: list[Batch], seconds: float | None = None) -> dict[str, int]:
+        async def work() -> None:
+            self.shipper.start()
+            for batch in batches:
+                await self.shipper.put(batch)
+                assert self.taken_is_accounted_for(batches)
+            await self.shipper.drain(seconds)
+
+        asyncio.run(work())
+        return {name: n for name, n in self.shipper.counts.items() if n and name.startswith("message")}
+
+    def taken_is_accounted_for(self, batches: list[Batch]) -> bool:
+        counts = self.shipper.counts
+        names = ("message_delivered", "message_rejected", "message_queued", "message_undelivered")
+        return sum(counts[name] for name in names) <= sum(batch.count for batch in batches)
+
+
+def batch(n: int = 1) -> Batch:
+    return Batch(b"x\n" * n, n, 0)
+
+
+def test_batches_are_delivered() -> None:
+    world = World([])
+    assert world.ship([batch(2), batch(3)]) == {"message_delivered": 5}
+    assert (world.shipper.counts["uploads"], world.shipper.counts["upload_bytes"]) == (2, 10)
+
+
+def test_what_may_go_better_is_sent_again_after_a_wait_that_doubles() -> None:
+    world = World([Retry("status 503")] * 9, in_flight=1)
+    assert world.ship([batch()]) == {"message_delivered": 1}
+    assert world.slept == [1, 2, 4, 8, 16, 32, LONGEST, LONGEST, LONGEST]
+    assert world.shipper.counts["upload_retries"] == 9
+
+
+def test_many_appliances_do_not_come_back_at_once() -> None:
+    world = World([Retry("x")] * 3, dice=lambda: 0.25, in_flight=1)
+    world.ship([batch()])
+    assert world.slept == [0.25, 0.5, 1.0]
+
+
+def test_wait_that_the_server_asks_for_counts_if_it_is_longer() -> None:
+    world = World([Retry("status 429", 120.0), Retry("status 429", 0.5)], in_flight=1)
+    world.ship([batch()])
+    assert world.slept == [120.0, 2.0]
+
+
+def test_what_never_goes_better_is_refused_once() -> None:
+    world = World([Reject("status 404")])
+    assert world.ship([batch(3), batch()]) == {"message_delivered": 1, "message_rejected": 3}
+    assert world.said == ["status 404: refused, not sent again"]
+
+
+def test_defect_of_a_sink_is_named_and_loses_nothing() -> None:
+    world = World([ZeroDivisionError("payload")], in_flight=1)
+    assert world.ship([batch()]) == {"message_delivered": 1}
+    assert world.said == ["defect: ZeroDivisionError: will be sent again"]
+
+
+def test_what_is_not_sent_in_time_is_counted() -> None:
+    async def never(_: float) -> None:
+        await asyncio.Event().wait()
+
+    world = World([Retry("x")] * 2, in_flight=1)
+    world.shipper._outside = Outside(lambda: 0.0, lambda: 1.0, never, world.said.append)
+    assert world.ship([batch(2), batch(3)], seconds=0.0) == {"message_undelivered": 5}
+
+
+def test_put_waits_for_room() -> None:
+    async def work() -> None:
+        world = World([], queue=1, in_flight=1)
+        world.sink.open = asyncio.Event()
+        world.shipper.start()
+        await world.shipper.put(batch())
+        await asyncio.sleep(0)  # the worker takes it
+        await world.shipper.put(batch())
+        waiting = asyncio.ensure_future(world.shipper.put(batch(7)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert world.shipper.counts["message_queued"] == 2
+        world.sink.open.set()
+        await world.shipper.drain(None)
+        assert world.shipper.counts["message_delivered"] == 2
+
+    asyncio.run(work())
+
+
+@given(
+    st.lists(st.sampled_from([None, Retry("a"), Retry("b", 3.0), Reject("c"), ValueError()]), max_size=12),
+    st.lists(st.integers(1, 5), max_size=8),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_every_call_is_delivered_or_rejected(
+    outcomes: list[Outcome], sizes: list[int], queue: int, in_flight: int
+) -> None:
+    world = World(list(outcomes), queue=queue, in_flight=in_flight)
+    counts = world.ship([batch(n) for n in sizes])
+    assert sum(counts.values()) == sum(sizes)
+    assert counts.keys() <= {"message_delivered", "message_rejected"}
+    assert sum(b.count for b in world.sink.taken) == counts.get("message_delivered", 0)
+
+
+def test_one_reason_is_said_at_once_and_then_once_a_minute() -> None:
+    said: list[str] = []
+    now = [0.0]
+
+    async def sleep(_: float) -> None:
+        """Not here."""
+
+    reports = Reports(Outside(lambda: now[0], lambda: 0.0, sleep, said.append))
+    for _ in range(3):
+        reports.add("status 404")
+    reports.add("status 500")
+    now[0] = QUIET
+    reports.add("status 404")
+    reports.add("status 404")
+    reports.flush()
+    assert said == ["status 404", "status 500", "status 404 (3 times)", "status 404"]

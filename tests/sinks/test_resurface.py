@@ -1,0 +1,202 @@
+"""The Resurface sink over real sockets: what the database sees, and what comes of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from appliance.model import Batch
+from appliance.sinks.base import Reject, Retry
+from appliance.sinks.resurface import LONGEST_WAIT, Options, build, seconds
+from examples.resurface import Resurface
+
+LINE = b'[["request_method","GET"],["request_url","http://x/"],["response_code","200"],["now","1"]]\n'
+BATCH = Batch(LINE * 3, 3, 0)
+
+
+def with_server(
+    server: Resurface, work: Callable[[str], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> None:
+    async def serve() -> None:
+        runner = web.AppRunner(server.application(), shutdown_timeout=0.01)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        try:
+            await work(f"http{'s' if tls else ''}://localhost:{port}/message")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(serve())
+
+
+async def send(url: str, *, compress: bool = True, read_timeout: float = 30.0) -> None:
+    sink = build(Options(url, compress, "Resurface/3.3.2 (test)", read_timeout=read_timeout))
+    try:
+        await sink.send(BATCH)
+    finally:
+        await sink.close()
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_request_is_the_predecessors(compress: bool) -> None:
+    """Byte for byte, but for the order of the fields and the zlib stream's own choices (§2.2)."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        seen.extend([head, await reader.readexactly(int(fields[b"Content-Length"]))])
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            await send(f"http://127.0.0.1:{port}/message", compress=compress)
+        seen.append(str(port).encode())
+
+    asyncio.run(work())
+    head, body, port = seen
+    first, *fields = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    assert first == b"POST /message HTTP/1.1"
+    expected = {
+        b"Host: 127.0.0.1:" + port,
+        b"User-Agent: Resurface/3.3.2 (test)",
+        b"Content-Length: %d" % len(body),
+        b"Content-Type: application/ndjson; charset=UTF-8",
+        b"Accept-Encoding: gzip",
+    }
+    assert set(fields) == expected | ({b"Content-Encoding: deflated"} if compress else set())
+    assert (zlib.decompress(body) if compress else body) == BATCH.payload
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_stand_in_takes_what_is_sent(compress: bool) -> None:
+    server = Resurface()
+    with_server(server, lambda url: send(url, compress=compress))
+    assert len(server.messages) == 3
+    assert server.faults == []
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
+def test_answer_that_may_change_is_to_be_tried_again(status: int) -> None:
+    with pytest.raises(Retry, match=f"status {status}") as retry:
+        with_server(Resurface([(status, {"Retry-After": "7"})]), send)
+    assert retry.value.after == 7
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 301, 302, 307, 400, 401, 403, 404, 413])
+def test_only_204_is_delivered(status: int) -> None:
+    """A redirect is not followed: what it points to was not configured."""
+    with pytest.raises(Reject, match=f"status {status}"):
+        with_server(Resurface([(status, {"Location": "/message"})]), send)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(Retry, match="cannot connect: Connection refused"):
+        asyncio.run(send("http://127.0.0.1:1/message"))
+
+
+def test_unknown_host() -> None:
+    with pytest.raises(Retry, match="cannot connect"):
+        asyncio.run(send("http://host.invalid/message"))
+
+
+def test_stalled_server_ends_at_the_read_time_out() -> None:
+    with pytest.raises(Retry, match="timed out"):
+        with_server(Resurface(stall=30.0), lambda url: send(url, read_timeout=0.05))
+
+
+def test_connection_that_breaks_off() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/message")
+
+    with pytest.raises(Retry):
+        asyncio.run(work())
+
+
+def test_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with_server(Resurface(), send)
+
+
+def test_user_and_password_become_basic_authorization_and_are_in_no_reason() -> None:
+    server = Resurface()
+    with_server(server, lambda url: send(url.replace("//", "//user:s3cret@")))
+    assert server.requests[0]["Authorization"] == "Basic dXNlcjpzM2NyZXQ="
+    with pytest.raises(Retry) as retry:
+        asyncio.run(send("http://user:s3cret@127.0.0.1:1/message"))
+    assert "s3cret" not in retry.value.reason
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of localhost, signed by itself, with its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    )
+    argv = [*command.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]
+    path.write_bytes(subprocess.run(argv, check=True, capture_output=True).stdout)
+    return path
+
+
+def context(certificate: Path) -> ssl.SSLContext:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    return tls
+
+
+def test_unknown_certificate_is_refused(certificate: Path) -> None:
+    with pytest.raises(Retry, match=r"TLS: .*self.signed certificate"):
+        with_server(Resurface(), send, context(certificate))
+
+
+def test_own_authority_is_believed(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server = Resurface()
+    with_server(server, send, context(certificate))
+    assert len(server.messages) == 3
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (None, None),
+        ("3", 3.0),
+        ("0", 0.0),
+        ("99999", LONGEST_WAIT),
+        (" 5 ", 5.0),
+        ("-1", None),
+        ("soon", None),
+        ("Wed, 99 Foo 2026", None),
+    ],
+)
+def test_retry_after(after: str | None, expected: float | None) -> None:
+    assert seconds(after, 0.0) == expected
+
+
+def test_retry_after_as_a_date() -> None:
+    now = float(int(time.time()))
+    assert seconds(formatdate(now + 10, usegmt=True), now) == 10
+    assert seconds(formatdate(now - 10, usegmt=True), now) == 0
