@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import runpy
 import shlex
 import signal
@@ -228,7 +229,7 @@ def test_rules_are_previewed(capture: Path, tmp_path: Path) -> None:
     path.write_text("/request_body/ remove")
     code, out, said = run("rules", "preview", "--rules", path, "--calls", 1, capture)
     assert (code, said) == (0, "")
-    assert "    1       1     1  /request_body/ remove\n" in out
+    assert "    2       2     1  /request_body/ remove\n" in out
     assert f"{CALLS} calls, {CALLS} would leave" in out
     assert "- request_body: {" in out
     assert run("rules", "preview", "--rules", "/request_body/ remove", "--calls", 1, capture)[1] == out
@@ -267,7 +268,7 @@ def test_capture_is_sent(
     code, out, said = run("replay", "--sink", "resurface", "--summary", capture)
     assert (code, out) == (0, "")
     assert said.startswith("appliance: status 503: will be sent again\n")
-    assert f"message_delivered {CALLS:>25} calls" in said
+    assert re.search(rf"message_delivered +{CALLS} calls", said)
     assert said.endswith("the ledger adds up\n")
     printed = run("replay", capture)[1]
     assert [[list(pair) for pair in one] for one in server.messages] == list(
