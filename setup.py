@@ -13,8 +13,8 @@ from pathlib import Path
 
 from setuptools import setup
 
-MODULES = ("model.py", "ledger.py", "flaws.py", "exchange.py", "message.py", "pipeline.py")
-CORE = (*MODULES, "packet", "stream", "decoders", "sources/pcap.py")
+MODULES = ("model.py", "ledger.py", "flaws.py", "exchange.py", "content.py", "message.py", "pipeline.py")
+CORE = (*MODULES, "packet", "stream", "decoders", "rules", "sources/pcap.py")
 
 
 def core_files() -> list[str]:

@@ -90,9 +90,9 @@ class Connection:
         news = False
         if flags & SYN:
             seq = (seq + 1) & MASK
-            half.begin(seq)
-            if flags & ACK and not half.peer.started:
-                half.peer.begin(seg.ack)
+            self._begin(half, seq, ledger)
+            if flags & ACK:
+                self._begin(half.peer, seg.ack, ledger)
         elif not half.anchored:
             half.anchor(seq)
         if seg.payload or seg.missing:
@@ -105,6 +105,11 @@ class Connection:
         self.n += news
         self.drain(out, ledger)
         self.settle(seg.ts)
+
+    def _begin(self, half: Half, seq: int, ledger: Ledger) -> None:
+        if not half.started:
+            half.begin(seq)
+            self._implausible(half.trim(), ledger)
 
     def _hold(self, half: Half, seq: int, seg: Segment, ledger: Ledger) -> bool:
         """Whether it brings octets that were not there."""
@@ -163,7 +168,10 @@ class Connection:
             self.rst_n = self.n
 
     def _cut(self, half: Half, ledger: Ledger) -> None:
-        octets = half.cut()
+        self._implausible(half.cut(), ledger)
+
+    def _implausible(self, octets: int, ledger: Ledger) -> None:
+        """So many octets that were held turn out not to belong to the connection."""
         ledger.count("segment_held_bytes", -octets)
         ledger.count("segment_implausible_bytes", octets)
 

@@ -114,6 +114,19 @@ class Half:
             self.first = self.offset
             self.started = True
 
+    def trim(self) -> int:
+        """The start is known: let go what was held from before it; the number of octets."""
+        octets = 0
+        while self.held and self.held[0][0] < self.offset:
+            position, ts, payload, missing, ack = self.take()
+            behind = self.offset - position
+            octets += min(behind, len(payload))
+            kept = payload[behind:]
+            self.hold((self.offset, ts, kept, max(missing - max(behind - len(payload), 0), 0), ack))
+        if self.fin < self.offset:
+            self.fin = -1
+        return octets
+
     def advance(self, n: int) -> None:
         self.offset += n
         self.next = (self.next + n) & MASK
@@ -212,9 +225,11 @@ class Half:
         if self.held:
             first = self.held[0][0]
             return min(first, self.acked) if self.acked > self.offset else first
-        if self.acked <= self.offset or self.acked == self.excused:
-            return self.offset
-        return self.affirmed if self.affirmed > self.offset else self.acked
+        sure = self.affirmed > self.offset and self.affirmed != self.excused
+        reach = self.affirmed if sure else self.acked
+        if 0 <= self.fin < reach:
+            reach = self.fin  # which takes a number and is no octet
+        return reach if reach > self.offset and reach != self.excused else self.offset
 
     def claimed(self) -> bool:
         """One bare acknowledgment is all that speaks for the hole: nothing is given up for it."""

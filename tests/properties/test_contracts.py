@@ -33,6 +33,7 @@ from appliance.model import (
     flow_key,
 )
 from appliance.stream.reassembly import Reassembler, StreamLimits
+from tests.fuzz import fuzz_stream
 from tests.support import tcp
 from tests.support.run import Call, Stages, calls, exchanges
 from tests.support.tcp import Conversation
@@ -399,3 +400,37 @@ def test_a_thousand_connections_at_once(seed: int) -> None:
     assert len(found) == 900
     assert all(c.request and c.response and number_of(c.request) == number_of(c.response) for c in found)
     assert all(not c.flaws for c in found)
+
+
+# -- hostile TCP: numbers that are near to what is right do more harm than those that are far off
+
+PAYLOADS = (b"", b"x", b"abcdef", b"y" * 40, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 204 x\r\n\r\n")
+DELTAS = st.sampled_from([0, 0, 0, 1, 2, 5, 10, 30, -1, -2, 60, 200, -30])
+NEAR = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 6, 7]),
+        st.sampled_from([0, 0, 1, 5, 12, 35, 120]),
+        DELTAS,
+        DELTAS,
+        st.sampled_from([0, 0, 0, 1]),
+        st.sampled_from(PAYLOADS),
+        st.booleans(),
+    ),
+    max_size=14,
+)
+
+
+@given(NEAR)
+def test_segments_near_to_what_is_right_break_nothing(
+    some: list[tuple[int, int, int, int, int, int, bytes, bool]],
+) -> None:
+    base = [0x8000, 0x8000]
+    data = b""
+    for side, flags, delay, seq, ack, missing, payload, goes_on in some:
+        numbers = ((base[side] + seq).to_bytes(2), (base[1 - side] + ack).to_bytes(2))
+        data += (
+            bytes([flags << 2 | side, delay]) + b"".join(numbers) + bytes([missing, len(payload)]) + payload
+        )
+        base[side] += goes_on * (len(payload) + (flags in {2, 3, 4}))
+    fuzz_stream.one_input(data)

@@ -80,6 +80,15 @@ def test_hole_that_one_bare_acknowledgment_claims_waits_for_a_second_sign() -> N
     assert steps.s(0, b"answer", ack=50) == ["c~50", "s:answer"]
 
 
+def test_one_excused_number_below_a_bare_claim_comes_to_an_end() -> None:
+    """What was FIN perhaps is given up once; then the claim beyond it counts."""
+    steps = Steps().open()
+    assert steps.c(30, flags=FIN) == []
+    assert steps.s(0, b"x", ack=1) == []
+    assert steps.s(1, ack=31) == []
+    assert steps.tick(20) == ["s:x", "c~30", "c.fin"]
+
+
 def test_octets_after_fin_are_used_if_the_peer_acknowledges_them() -> None:
     steps = Steps().open()
     assert steps.c(3, flags=FIN) == []
