@@ -48,19 +48,19 @@ _FORMS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     # Whatever follows its expression is ignored: the predecessor does so (docs/compatibility.md).
     ("copy_session_field", re.compile(rf"{_WS}*copy_session_field{_WS}+({_EXPR})", re.DOTALL)),
     ("remove", _form(rf"({_EXPR}){_WS}*remove")),
-    *(
+    *[
         (verb, _form(rf"({_EXPR}){_WS}*{verb}{_WS}+({_EXPR})"))
         for verb in ("remove_if", "remove_if_found", "remove_unless", "remove_unless_found")
-    ),
+    ],
     ("replace", _form(rf"({_EXPR}){_WS}*replace{_WS}+({_EXPR}),{_WS}+({_EXPR_OR_EMPTY})")),
     ("sample", _form(rf"sample{_WS}+([0-9]+)")),
     ("skip_compression", _form("skip_compression")),
     ("skip_submission", _form("skip_submission")),
     ("stop", _form(rf"({_EXPR}){_WS}*stop")),
-    *(
+    *[
         (verb, _form(rf"({_EXPR}){_WS}*{verb}{_WS}+({_EXPR})"))
         for verb in ("stop_if", "stop_if_found", "stop_unless", "stop_unless_found")
-    ),
+    ],
 )
 _NOTHING = _form("")
 _WORD = re.compile(r"[A-Za-z_]+")
