@@ -18,11 +18,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+from isal import isal_zlib
+
 import appliance.model
 from appliance.ledger import Ledger
+from appliance.message import Messages
 from appliance.model import Frame
-from appliance.pipeline import Pipeline, PipelineOptions
+from appliance.pipeline import Pipeline, PipelineOptions, Publication
+from appliance.rules.engine import Rules
+from appliance.rules.grammar import parse
 from appliance.service import GC_THRESHOLD
+from appliance.sinks.resurface import LEVEL
 from appliance.sources.pcap import CaptureFiles
 from bench import floor
 from bench.load import Load, write
@@ -67,6 +74,25 @@ def from_memory(batches: list[list[Frame]]) -> int:
     return sum(len(pipeline.feed(frames)) for frames in batches) + len(pipeline.close())
 
 
+def lines(path: Path, rules: str) -> list[bytes]:
+    """``whole``, messages, ``rules`` and JSON: what a database is sent, before compression."""
+    ledger = Ledger()
+    pipeline = Pipeline(PipelineOptions(), ledger)
+    engine = Rules(parse(rules), ledger, lambda _: 0, time.perf_counter)
+    publish = Publication(Messages(), engine, ledger, "bench").publish
+    out = []
+    for frames in CaptureFiles([str(path)]):
+        for exchange in pipeline.feed(frames):
+            message = publish(exchange)
+            if message is not None:
+                out.append(orjson.dumps(message))
+    return out
+
+
+def compress(bundles: list[bytes]) -> int:
+    return sum(len(isal_zlib.compress(bundle, LEVEL)) for bundle in bundles)
+
+
 def scapy_read(path: Path) -> int:
     from scapy.utils import RawPcapReader  # noqa: PLC0415  # half a second to load
 
@@ -101,6 +127,12 @@ def measure(folder: Path, load: Load, rounds: int) -> None:
     batches = list(CaptureFiles([str(path)]))
     rows["frames in memory"] = lambda: cpu(lambda: from_memory(batches))
     rows["whole"] = lambda: cpu(lambda: whole(path))
+    for name in ("debug", "strict", "standard"):
+        rows[f"to lines, {name}"] = lambda name=name: cpu(lambda: lines(path, f"include {name}"))  # type: ignore[misc]
+    found = lines(path, "include debug")
+    bundle = b"\n".join(found)
+    bundles = [bundle[at : at + (5 << 20)] for at in range(0, len(bundle), 5 << 20)]
+    rows["compression"] = lambda: cpu(lambda: compress(bundles))
     tools: dict[str, Callable[[], float]] = {}
     if shutil.which("tcpflow") and not load.vxlan:  # it does not unwrap VXLAN and finds nothing there
         tools["tcpflow -a"] = lambda: _tcpflow(path, folder)
@@ -136,6 +168,8 @@ def report(times: dict[str, list[float]], calls: int) -> None:
         before = median if name.startswith("up to") else before
         print(f"  {name:<22}{median:>10.2f}{own}{ratio:>9.2f}")
     if "tcpflow -a" in times:
+        share = statistics.median(times["to lines, debug"]) / statistics.median(times["tcpflow -a"])
+        print(f"  to lines with include debug: {share:.2f} of tcpflow -a")
         faster = statistics.median(times["tcpflow -a"]) / statistics.median(times["whole"])
         print(f"  {faster:.2f} times as fast as tcpflow -a")
 
