@@ -7,7 +7,7 @@ not decide in its time does not leave: the value goes, and a call that a stop co
 whole; both are counted.
 
 Pure: the dice and the clock come from the caller. Bounds: decisions by key are remembered for ``KEYS``
-keys of at most ``KEY_SIZE`` characters; a search: patterns.py.
+keys and cookie names of at most ``KEY_SIZE`` characters; a search: patterns.py.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Rules:
         self._unless_found = rules.of("stop_unless_found")
         self._scoped = [rule for rule in rules.rules if rule.scope and rule.verb != "copy_session_field"]
         self._plans: dict[str, _Plan | None] = {}
+        self._cookies: dict[str, list[Rule]] = {}  # by name: the rules that copy it
 
     def with_session(self, message: Message) -> Message:
         """Cookies as session fields, by rule, then by cookie order, before ``now`` (§1.3, §1.9)."""
@@ -81,15 +82,28 @@ class Rules:
         for rule in self._copies:
             before = len(fields)
             for name, value in found:
-                try:
-                    if rule.scope is not None and rule.scope.found(name, self._limit):
-                        fields.append(("session_field:" + name, value))
-                except TimeoutError:
-                    self._tally["rule_timeouts"] += 1
+                if rule in self._copiers(name):
+                    fields.append(("session_field:" + name, value))
             rule.fields += len(fields) - before
             rule.calls += len(fields) > before
         at = next((n for n, pair in enumerate(message) if pair[0] == "now"), len(message))
         return message[:at] + fields + message[at:]
+
+    def _copiers(self, name: str) -> list[Rule]:
+        """The rules that copy a cookie of this name."""
+        known = self._cookies.get(name)
+        if known is not None:  # common case
+            return known
+        try:
+            found = [rule for rule in self._copies if rule.scope and rule.scope.found(name, self._limit)]
+        except TimeoutError:
+            self._tally["rule_timeouts"] += 1
+            return []
+        if len(name) <= KEY_SIZE:
+            if len(self._cookies) >= KEYS:
+                self._cookies.clear()
+            self._cookies[name] = found
+        return found
 
     def apply(self, message: Message) -> Message | None:
         """What may leave; None: nothing. Counted in the ledger by reason."""

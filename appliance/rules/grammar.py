@@ -79,7 +79,7 @@ class RuleError(ValueError):
         self.cure = cure
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # the same text twice is two rules
 class Rule:
     """One rule; which of the fields count depends on the verb."""
 
