@@ -16,10 +16,11 @@ CAN_COMPILE := import os, shutil, sys, sysconfig; \
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/runtime ## replay an example capture: its calls as a table, then the ledger
+demo: $(VENV)/runtime ## replay an example capture: its calls as a table, the ledger, and sent to a database
 	@mkdir -p build
 	$(BIN)/python examples/make_capture.py build/demo.pcap
 	$(BIN)/appliance replay --format table --summary build/demo.pcap
+	@$(BIN)/python examples/send.py build/demo.pcap
 
 test: $(VENV)/dev ## the test suite
 	$(BIN)/python -m pytest -n 2 -q
