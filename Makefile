@@ -20,7 +20,7 @@ demo: $(VENV)/runtime ## replay an example capture: its calls as a table, the le
 	@mkdir -p build
 	$(BIN)/python examples/make_capture.py build/demo.pcap
 	$(BIN)/appliance replay --format table --summary build/demo.pcap
-	@$(BIN)/python examples/send.py build/demo.pcap
+	@$(BIN)/python -m examples.send build/demo.pcap
 
 test: $(VENV)/dev ## the test suite
 	$(BIN)/python -m pytest -n 2 -q

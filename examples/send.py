@@ -1,6 +1,6 @@
 """Send a capture to a stand-in database on this machine and show what it got (part of ``make demo``).
 
-python examples/send.py CAPTURE
+python -m examples.send CAPTURE
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import sys
 
 from aiohttp import web
-from resurface import Resurface
+
+from examples.resurface import Resurface
 
 SHOWN = 8  # pairs of the first message
 WIDTH = 100
@@ -30,9 +31,8 @@ async def send(capture: str) -> int:
     appliance = await asyncio.create_subprocess_exec(*command, env=environment)
     code = await appliance.wait()
     await runner.cleanup()
-    print(
-        f"\nthe stand-in database got {len(server.messages)} messages, {len(server.faults)} refused; the first:"
-    )
+    got, refused = len(server.messages), len(server.faults)
+    print(f"\nthe stand-in database got {got} messages, {refused} refused; the first:")
     for key, value in (server.messages or [[]])[0][:SHOWN]:
         print(f"  {key}: {value[:WIDTH]}{'...' if len(value) > WIDTH else ''}")
     return code or bool(server.faults)
