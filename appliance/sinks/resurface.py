@@ -5,13 +5,15 @@ Contract: one POST a batch with the same headers; the body is NDJSON, or a zlib 
 server's Retry-After, up to ``LONGEST_WAIT``); every other status never will. Redirects are not followed:
 what they point to was not configured. TLS is verified, by ``SSL_CERT_FILE`` where that is set.
 
-Bounds: connect and read time-outs; ``ANSWER_LIMIT`` octets of an answer are read, none are kept.
+Bounds: time-outs for connecting, reading, and all of an upload; ``ANSWER_LIMIT`` octets of an answer are
+read, none are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
+import io
 import os
 import ssl
 import time
@@ -40,6 +42,7 @@ class Options:
     agent: str  # User-Agent: Resurface/<version> (<agent>)
     connect_timeout: float = 5.0  # seconds; importer and simulator have the same
     read_timeout: float = 30.0  # seconds between two octets of the answer
+    total_timeout: float = 300.0  # seconds for an upload: 5 MiB at 20 kB/s, and a peer that stops reading
 
 
 class Resurface:
@@ -60,7 +63,7 @@ class Resurface:
             body = await asyncio.get_running_loop().run_in_executor(None, isal_zlib.compress, body, LEVEL)
         try:
             async with self._opened().post(
-                self._options.url, data=body, headers=self._headers, allow_redirects=False
+                self._options.url, data=io.BytesIO(body), headers=self._headers, allow_redirects=False
             ) as answer:
                 await answer.content.read(ANSWER_LIMIT)
                 status, after = answer.status, answer.headers.get("Retry-After")
@@ -87,7 +90,7 @@ class Resurface:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
+                    total=options.total_timeout,
                     connect=options.connect_timeout,
                     sock_connect=options.connect_timeout,
                     sock_read=options.read_timeout,

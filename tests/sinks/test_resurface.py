@@ -40,10 +40,10 @@ def with_server(
     asyncio.run(serve())
 
 
-async def send(url: str, *, compress: bool = True, read_timeout: float = 30.0) -> None:
-    sink = build(Options(url, compress, "Resurface/3.3.2 (test)", read_timeout=read_timeout))
+async def send(url: str, *, compress: bool = True, batch: Batch = BATCH, **times: float) -> None:
+    sink = build(Options(url, compress, "Resurface/3.3.2 (test)", **times))
     try:
-        await sink.send(BATCH)
+        await sink.send(batch)
     finally:
         await sink.close()
 
@@ -131,6 +131,35 @@ def test_connection_that_breaks_off() -> None:
             await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/message")
 
     with pytest.raises(Retry):
+        asyncio.run(work())
+
+
+def test_large_upload_is_sent_in_pieces() -> None:
+    server = Resurface()
+    large = Batch(LINE * 60_000, 60_000, 0)
+    with_server(server, lambda url: send(url, compress=False, batch=large))
+    assert len(server.messages) == 60_000
+    assert int(server.requests[0]["Content-Length"]) == len(large.payload)
+
+
+def test_peer_that_stops_reading_ends_at_the_time_out() -> None:
+    left: list[asyncio.StreamWriter] = []
+
+    async def stop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(100)
+        left.append(writer)
+
+    async def work() -> None:
+        server = await asyncio.start_server(stop, "127.0.0.1", 0, limit=1000)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/message"
+        async with server:
+            try:
+                await send(url, compress=False, batch=Batch(LINE * 200_000, 200_000, 0), total_timeout=0.1)
+            finally:
+                left[0].transport.abort()
+                await asyncio.sleep(0)
+
+    with pytest.raises(Retry, match="timed out"):
         asyncio.run(work())
 
 
