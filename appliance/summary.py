@@ -10,6 +10,8 @@ def render(ledger: Ledger) -> str:
     shown: set[str] = set()
     lines: list[str] = []
     for left, right in IDENTITIES:
+        if lines and not any(ledger.tally[name] for name in left + right):
+            continue  # a stage that was not asked for
         lines += [_line(ledger, name, 0) for name in left]
         lines += [_line(ledger, name, 2) for name in right if ledger.tally[name]]
         shown.update(left, right)
