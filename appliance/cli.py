@@ -111,7 +111,11 @@ def _preview_rules(settings: Settings, arguments: argparse.Namespace) -> int:
 def _same(output: str, path: str) -> bool:
     """Writing would destroy what is to be read."""
     try:
-        return "-" not in (output, path) and Path(output).is_file() and Path(output).samefile(path)
+        if output == "-" or not Path(output).is_file():
+            return False
+        if path == "-":
+            return os.path.samestat(Path(output).stat(), os.fstat(0))
+        return Path(output).samefile(path)
     except OSError:  # no such file yet, or cannot be read: said when it is opened
         return False
 

@@ -23,6 +23,7 @@ from appliance.model import (
     Content,
     EndOfMessage,
     Flow,
+    Head,
     HttpEvent,
     HttpExchange,
     HttpMessage,
@@ -33,7 +34,12 @@ from appliance.model import (
 
 INTERIM: Final = 32
 OVERHEAD: Final = 2048  # octets that an open exchange costs besides heads and bodies
+FIELD: Final = 192  # octets that a header field costs besides: a tuple and two bytes objects
 PART: Final = 64  # octets that a piece of a body costs besides what it carries
+
+
+def _cost(head: Head) -> int:
+    return head.size + FIELD * len(head.fields)
 
 
 class _Open:
@@ -66,7 +72,7 @@ class Pairer:
             elif isinstance(event, EndOfMessage):
                 self._end(key, event, out)
             elif isinstance(event, Request):
-                one = self._begin(key, event.flow, event.side, event.head.size)
+                one = self._begin(key, event.flow, event.side, _cost(event.head))
                 one.exchange.request = HttpMessage(event.head, event.ts, 0)
             elif isinstance(event, Missing):
                 self._missing(key, event)
@@ -94,11 +100,12 @@ class Pairer:
     def _response(self, key: int, event: Response) -> None:
         one = self._open.get(key)
         if one is None:  # an orphan, or its request had to be given up
-            one = self._begin(key, event.flow, 1 - event.side, event.head.size)
+            one = self._begin(key, event.flow, 1 - event.side, _cost(event.head))
             one.request_over = True
         elif not event.interim:  # of an interim response only the status is kept
-            one.cost += event.head.size
-            self._cost += event.head.size
+            cost = _cost(event.head)
+            one.cost += cost
+            self._cost += cost
         if not event.interim:
             one.exchange.response = HttpMessage(event.head, event.ts, event.status)
         elif len(one.exchange.interim) < INTERIM:

@@ -28,7 +28,7 @@ TABLE: Final[dict[str, Entry]] = {
     "frame_port_not_selected": Entry("frames", False, "no port of APP_PORTS"),
     "frame_link_unknown": Entry("frames", True, "link type that is not decoded"),
     "frame_tunnel_unsupported": Entry(
-        "frames", True, "inside a tunnel that is not decoded (MPLS, PPPoE, ERSPAN, ...)"
+        "frames", True, "inside a tunnel that is not decoded (ESP, Ethernet in IP, L2TPv3, ...)"
     ),
     "frame_too_nested": Entry("frames", True, "more tunnels or tags inside each other than allowed"),
     "frame_cut": Entry("frames", True, "cut before the end of the TCP header"),

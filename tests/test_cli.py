@@ -362,6 +362,12 @@ def test_what_the_strict_set_removes_is_in_nothing_that_is_written(
     assert run("replay", path)[1].count(secret.decode()) >= 7, "the test would find it"
 
 
+def test_standard_input_is_not_overwritten(capture: Path, octets: bytes) -> None:
+    code, out, said = shell(f"APPLIANCE replay --output {capture} - <{capture}")
+    assert (code, out, said) == (2, "", f"appliance: --output {capture}: is also an input\n")
+    assert capture.read_bytes() == octets
+
+
 def test_an_input_is_not_overwritten(capture: Path, octets: bytes) -> None:
     link = capture.with_name("link.pcap")
     link.symlink_to(capture)

@@ -14,6 +14,7 @@ A new protocol: a row in ``KINDS`` and a FlowDecoder in a file of its own.
 
 from __future__ import annotations
 
+import heapq
 from typing import Final
 
 from appliance.decoders.base import FlowDecoder
@@ -72,7 +73,9 @@ class Probe(FlowDecoder):
         self.shared = shared
         self.ledger = ledger
         self.sides = (_Side(), _Side())
-        self.events: list[StreamEvent] = []  # what a decoder is given once there is one
+        # What a decoder is given once there is one, of each direction, numbered over both.
+        self.events: tuple[list[tuple[int, StreamEvent]], ...] = ([], [])
+        self.number = 0
         self.held = 0
         self.verdict: FlowDecoder | None = None
 
@@ -86,7 +89,7 @@ class Probe(FlowDecoder):
         event = found
         side.buffer += event.payload
         self.held += len(event.payload)
-        self.events.append(event)
+        self._note(event)
         if side.first and side.certain and not self._past_proxy_header(event.side):
             return
         side.blank = side.blank and not event.payload.strip(b"\r\n")
@@ -132,17 +135,17 @@ class Probe(FlowDecoder):
         self.tally["proxy_bytes"] += octets
         self.held -= octets
         side.buffer = side.buffer[octets:]
-        events: list[StreamEvent] = []
-        for e in self.events:
-            if isinstance(e, Data) and e.side == number and octets:
-                cut = min(octets, len(e.payload))
+        kept: list[tuple[int, StreamEvent]] = []
+        for n, event in self.events[number]:
+            if isinstance(event, Data) and octets:
+                cut = min(octets, len(event.payload))
                 octets -= cut
-                if cut == len(e.payload):
+                if cut == len(event.payload):
                     continue
-                events.append(Data(e.flow, number, e.ts, e.payload[cut:], e.offset + cut, e.acked))
-            else:
-                events.append(e)
-        self.events = events
+                rest = event.payload[cut:]
+                event = Data(event.flow, number, event.ts, rest, event.offset + cut, event.acked)  # noqa: PLW2901
+            kept.append((n, event))
+        self.events[number][:] = kept
 
     def gap(self, event: Gap, out: list[HttpEvent]) -> None:
         side = self.sides[event.side]
@@ -152,20 +155,22 @@ class Probe(FlowDecoder):
             side.start = side.joined = event.offset
 
     def end(self, event: End, out: list[HttpEvent]) -> None:
-        self.events.append(event)
+        self._note(event)
 
     def cost(self) -> int:
         """Octets of memory, about."""
-        return self.held + OVERHEAD * len(self.events)
+        return self.held + OVERHEAD * (len(self.events[0]) + len(self.events[1]))
 
     def _let_go(self, number: int) -> None:
         """What is held of this direction leads nowhere."""
         side = self.sides[number]
-        side.passed += len(side.buffer)
-        self.held -= len(side.buffer)
+        held = len(side.buffer)
+        side.passed += held
+        self.held -= held
         side.buffer = bytearray()
         side.start = -1
-        self.events = [e for e in self.events if e.side != number or isinstance(e, End)]
+        if held:
+            self.events[number][:] = [one for one in self.events[number] if isinstance(one[1], End)]
 
     def _http1(self, client: int, out: list[HttpEvent]) -> None:
         a, b = self.sides
@@ -181,12 +186,20 @@ class Probe(FlowDecoder):
             if side.start >= 0 and side.buffer and lost[number]:
                 conversation.readers[number].resume(proven=True)
         self.verdict = conversation
-        for event in self.events:
+        for _, event in heapq.merge(*self.events, key=_number):
             if isinstance(event, Data):
                 conversation.data(event, out)
             elif isinstance(event, End):
                 conversation.end(event, out)
-        self.events = []
+        self._clear()
+
+    def _clear(self) -> None:
+        for events in self.events:
+            events.clear()
+
+    def _note(self, event: Data | End) -> None:
+        self.events[event.side].append((self.number, event))
+        self.number += 1
 
     def _silent(self, kind: str) -> None:
         self.tally["kind_" + kind] += 1
@@ -198,7 +211,7 @@ class Probe(FlowDecoder):
         self.tally["probe_held_bytes"] -= octets
         self.tally[reason] += octets
         self.held = 0
-        self.events = []
+        self._clear()
 
     def over(self) -> None:
         """The connection has ended and nothing was recognised."""
@@ -209,6 +222,10 @@ class Probe(FlowDecoder):
     def refuse(self) -> None:
         """Too much is held by all probes."""
         self._silent("other")
+
+
+def _number(one: tuple[int, StreamEvent]) -> int:
+    return one[0]
 
 
 class Demux:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_DATAGRAM: Final = 65_535  # RFC 791 §3.1; RFC 8200 §4.5 for what is put together
 OVERHEAD: Final = 256  # octets charged for each piece: a tuple, an integer, a bytes object, a list's slot
+PRINTS: Final = 8  # pieces of a whole datagram that are told from those of another with its identification
 REPETITION: Final = 1 * NANOSECONDS
 _UNIT: Final = 8  # a fragment that is not the last has a multiple of 8 octets
 _IPV4_ADDRESSES: Final = 8
@@ -127,6 +128,10 @@ class _Datagram:
     def cost(self) -> int:
         return self.have + OVERHEAD * (len(self.pieces) + 1)
 
+    def prints(self) -> set[int] | None:
+        """To know its fragments again; None where there are too many to remember."""
+        return {hash(piece) for piece in self.pieces} if len(self.pieces) <= PRINTS else None
+
 
 class FragmentBuffer:
     """All that is held. Counts what it holds and lets go; verdicts are the caller's to count."""
@@ -138,7 +143,8 @@ class FragmentBuffer:
         self._limits = limits
         # In the order in which they began. A plain dict would search for its first key ever longer.
         self._datagrams: OrderedDict[bytes, _Datagram] = OrderedDict()
-        self._closed: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # until when, which verdict
+        # Until when, which verdict, and on which pieces (None: on all).
+        self._closed: OrderedDict[bytes, tuple[int, int, set[int] | None]] = OrderedDict()
         self._octets = 0
 
     def add(self, cursor: Cursor) -> int:
@@ -156,9 +162,10 @@ class FragmentBuffer:
         key = _key(cursor)
         closed = self._closed.get(key)
         if closed is not None:
-            if cursor.ts <= closed[0]:
-                return closed[1]
-            del self._closed[key]
+            until, verdict, prints = closed
+            if cursor.ts <= until and (prints is None or _print(cursor) in prints):
+                return verdict
+            del self._closed[key]  # its time is over, or another datagram has the same identification
         datagram = self._datagrams.get(key)
         if datagram is not None and cursor.ts - datagram.ts > self._limits.age:
             self._discard(key, "fragment_expired")
@@ -184,12 +191,13 @@ class FragmentBuffer:
         return code
 
     def _complete(self, key: bytes, datagram: _Datagram, cursor: Cursor) -> int:
+        ts, prints = cursor.ts, datagram.prints()
         cursor.data = b"".join([octets for _, octets in datagram.pieces])
         cursor.offset = 0
         cursor.limit = len(cursor.data)
         cursor.end = datagram.total
         self._discard(key, "fragment_merged")
-        self._close(key, cursor.ts + REPETITION, FRAGMENT_DUPLICATE)
+        self._close(key, ts + REPETITION, FRAGMENT_DUPLICATE, prints)
         return PROTOCOL + datagram.protocol
 
     def _hold(self, datagram: _Datagram) -> int:
@@ -206,8 +214,8 @@ class FragmentBuffer:
         self._ledger.count("fragment_held", -datagram.count)
         self._ledger.count(reason, datagram.count)
 
-    def _close(self, key: bytes, until: int, code: int) -> None:
-        self._closed[key] = (until, code)
+    def _close(self, key: bytes, until: int, code: int, prints: set[int] | None = None) -> None:
+        self._closed[key] = (until, code, prints)
         if len(self._closed) > self._limits.datagrams:
             del self._closed[next(iter(self._closed))]
 
@@ -224,6 +232,10 @@ class FragmentBuffer:
         while self._datagrams:
             self._discard(next(iter(self._datagrams)), "fragment_expired")
         self._closed.clear()
+
+
+def _print(cursor: Cursor) -> int:
+    return hash((cursor.piece.start, cursor.data[cursor.offset : cursor.limit]))
 
 
 def _key(cursor: Cursor) -> bytes:

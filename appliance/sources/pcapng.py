@@ -190,7 +190,8 @@ class Pcapng:
         if len(data) < captured:
             raise _Broken(f"announces {captured} octets of a packet and has {len(data)}")
         units = time[0] << 32 | time[1]
-        ts = units * _SECOND // interface.units + interface.offset
+        # Not before 1970: a time below zero means "never" further on, and no packet is that old.
+        ts = max(units * _SECOND // interface.units + interface.offset, 0)
         self._last = ts
         return Frame(ts, data, wire, interface.link)
 

@@ -7,7 +7,7 @@ middle starts near ``JOINED`` so that octets from before its first one stay posi
 
 Bounds: the connection's owner limits ``cost``, which charges ``OVERHEAD`` for each piece so that
 one-octet segments cannot cost a hundred times what they carry, and the number of pieces (``PIECES``), so
-that one segment that covers them all costs a millisecond at most.
+that one segment that covers them all costs some milliseconds at most.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from appliance.stream.serial import HALF, MASK, diff
 
 LINGER: Final = 5 * NANOSECONDS
 TOUCH: Final = NANOSECONDS
+WAITS: Final = 1024  # entries of the heap beyond two a connection before those that count no more go
 SYN_PAYLOAD: Final = 1500  # octets: a SYN that is kept carries no more than a packet (TCP Fast Open)
 CONTROL: Final = SYN | FIN | RST
 
@@ -84,6 +85,9 @@ class Reassembler:
                     behind = (peer.next - seg.ack) & MASK
                     if behind < HALF:  # common case: in order, and acknowledges only what is here
                         if ts >= conn.touch:
+                            if self._is_idle(conn, ts):
+                                self._slow(half, seg, out)
+                                continue
                             self._touch(conn, ts)
                         payload = seg.payload
                         if payload:
@@ -108,10 +112,9 @@ class Reassembler:
         self._now = max(self._now, now)
         if now >= self._due:
             self._expire(now, out)
-        idle = self._limits.flow_idle
         while self._active:
             conn = next(iter(self._active))
-            if conn.touch - TOUCH + idle > now:
+            if not self._is_idle(conn, now):
                 break
             self._finish(conn, EndReason.IDLE, now, out)
             self._forget(conn)  # it has not ended on the wire: what comes next joins it in the middle
@@ -126,7 +129,8 @@ class Reassembler:
         """The capture is over: deliver what is left and end every connection."""
         out: list[StreamEvent] = []
         while self._active:
-            self._finish(next(iter(self._active)), EndReason.SHUTDOWN, self._now, out)
+            conn = next(iter(self._active))
+            self._finish(conn, EndReason.RST if conn.rst else EndReason.SHUTDOWN, self._now, out)
         while self._closed:
             self._forget(next(iter(self._closed)))
         self._waits.clear()
@@ -134,7 +138,15 @@ class Reassembler:
 
     # -- one segment, not the common case
 
+    def _is_idle(self, conn: Connection, now: int) -> bool:
+        return conn.touch - TOUCH + self._limits.flow_idle <= now
+
     def _slow(self, half: Half | None, seg: Segment, out: list[StreamEvent]) -> None:
+        if half is not None and not half.conn.closed and self._is_idle(half.conn, seg.ts):
+            # Here too, so that the answer does not depend on when somebody looks at the clock.
+            self._finish(half.conn, EndReason.IDLE, seg.ts, out)
+            self._forget(half.conn)
+            half = None
         if half is not None and self._replaces(half, seg):
             syn = half.conn.syn
             if half.conn.closed:
@@ -232,6 +244,9 @@ class Reassembler:
         when = conn.deadline(self._limits.gap_wait)
         if when < conn.due:
             conn.due = when
+            if len(self._waits) > 2 * len(self._active) + WAITS:  # mostly of connections that are over
+                self._waits = [w for w in self._waits if w[2].due == w[0] and w[2] in self._active]
+                heapq.heapify(self._waits)
             heapq.heappush(self._waits, (when, conn.flow.serial, conn))
             self._due = min(self._due, when)
 

@@ -244,6 +244,13 @@ class TestTime:
         assert bench.put(0, A, True, ts=S) == FRAGMENT_DUPLICATE
         assert bench.put(0, A, True, ts=S + 1) == FRAGMENT_HELD
 
+    def test_another_datagram_with_the_same_identification_is_no_repetition(self) -> None:
+        bench = Bench()
+        bench.put(0, A, True)
+        bench.put(8, B, False)
+        assert bench.put(0, B, True, ts=S // 10) == FRAGMENT_HELD
+        assert bench.tally()["fragment_held"] == 1
+
     def test_the_end_of_the_capture(self) -> None:
         bench = Bench()
         for ident in range(3):

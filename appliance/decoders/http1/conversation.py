@@ -61,10 +61,13 @@ METHODS: Final = (b"", b"HEAD", b"CONNECT")  # those that decide where a respons
 class Asked:
     """A request that waits for its response."""
 
-    __slots__ = ("acked", "after_loss", "method", "proven", "stream")
+    __slots__ = ("acked", "after_loss", "method", "offset", "proven", "stream")
 
-    def __init__(self, stream: int, method: bytes, acked: int, *, after_loss: bool, proven: bool) -> None:
+    def __init__(  # noqa: PLR0913  # a record
+        self, stream: int, method: bytes, offset: int, acked: int, *, after_loss: bool, proven: bool
+    ) -> None:
         self.stream = stream
+        self.offset = offset  # where it begins
         self.method = method
         self.acked = acked  # position in the responses up to which its sender had them
         self.proven = proven  # nothing that its sender said at that time is missing before it
@@ -149,7 +152,12 @@ class Conversation(FlowDecoder):
             self.pipelined = True
         self.asked.append(
             Asked(
-                stream, head.start[0], reader.head_acked, after_loss=reader.after_loss, proven=reader.proven
+                stream,
+                head.start[0],
+                reader.head_offset,
+                reader.head_acked,
+                after_loss=reader.after_loss,
+                proven=reader.proven,
             )
         )
         reader.after_loss = False
@@ -209,11 +217,15 @@ class Conversation(FlowDecoder):
         if self.pipelined or reader.head_offset < 0:
             return None
         for n, one in enumerate(asked):
+            if reader.head_acked >= 0 and reader.head_acked <= one.offset:
+                break  # its sender had nothing of this request, nor of those behind it
             if one.acked == reader.head_offset and one.proven:
                 for _ in range(n):
                     self._unanswered(self._oldest(), "gap", reader.head_ts, out)
-                # Order counts again, unless requests may be missing between those that wait.
-                self.unordered = any(later.after_loss for later in list(asked)[1:])
+                # Order counts again, unless requests may be missing between those that wait or behind them.
+                requests = self.readers[1 - reader.side]
+                missing = requests.lost or requests.after_loss
+                self.unordered = missing or any(later.after_loss for later in list(asked)[1:])
                 self.resynchronised = True
                 return one
         return None

@@ -96,10 +96,12 @@ def _by_length(kind: int, lengths: list[bytes]) -> Framing:
         length = int(value)
         return (LENGTH if length else NONE), length, NO_FLAWS
     values = {part.strip(b" \t") for value in lengths for part in value.split(b",")}
+    values = {v.lstrip(b"0") or b"0" if v.isdigit() else v for v in values}
     numbers = {int(v) for v in values if v.isdigit() and len(v) <= MOST_DIGITS}
     if not all(v.isdigit() and len(v) <= MOST_DIGITS for v in values):
         return UNDEFINED, 0, [flaw(kind, "cl-invalid")]
     if len(numbers) > 1:
         return UNDEFINED, 0, [flaw(kind, "cl-conflict")]
     length = numbers.pop()
-    return (LENGTH if length else NONE), length, [flaw(kind, "cl-repeated")]
+    repeated = [flaw(kind, "cl-repeated")] if len(lengths) > 1 or b"," in value else NO_FLAWS
+    return (LENGTH if length else NONE), length, repeated

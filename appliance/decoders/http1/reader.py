@@ -42,7 +42,7 @@ SILENT: Final = 7
 LOST: Final = 8
 
 _BLANK = re.compile(rb"\n\r?\n")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?(\r?)\n")
+_CHUNK = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?(\r?)\n")
 
 
 class Reader(Lines):
