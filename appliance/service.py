@@ -125,8 +125,9 @@ def replay(settings: Settings, request: Replay) -> int:
     ledger = Ledger()
     pipeline = Pipeline(settings.pipeline(), ledger)
     source = CaptureFiles(request.files)
-    output = _output(settings, request, ledger)
-    interrupted = _copy(source, pipeline, output, request)
+    interrupts = Interrupts()
+    output = _output(settings, request, ledger, interrupts)
+    interrupted = _copy(source, pipeline, output, request, interrupts)
     for fault in source.faults:
         say(str(fault))
     if interrupted:
@@ -155,14 +156,14 @@ def engine(found: RuleSet, ledger: Ledger) -> Rules:
     return Rules(found, ledger, secrets.randbelow, time.perf_counter)
 
 
-def _output(settings: Settings, request: Replay, ledger: Ledger) -> Output:
+def _output(settings: Settings, request: Replay, ledger: Ledger, interrupts: Interrupts) -> Output:
     found = rules(settings)
     agent = f"{AGENT} (vpc-mirror-appliance {secrets.token_hex(8)})"
     publication = Publication(
         Messages(settings.messages()), engine(found, ledger), ledger, settings.host(), agent.encode()
     )
     if request.sink:
-        return _uploads(settings, request, ledger, found, publication, agent)
+        return _uploads(settings, request, ledger, found, publication, agent, interrupts)
 
     def written(exchange: HttpExchange) -> Message | None:
         message = publication.publish(exchange)
@@ -180,6 +181,7 @@ def _uploads(  # noqa: PLR0913  # the parts
     found: RuleSet,
     publication: Publication,
     agent: str,
+    interrupts: Interrupts,
 ) -> Output:
     withheld = settings.disable or found.has("skip_submission")
     stops = [] if settings.disable else obstacles(settings.url, found)
@@ -199,14 +201,24 @@ def _uploads(  # noqa: PLR0913  # the parts
         limits = shipping.ShipperOptions(settings.bundle_queue)
         carrier = carriage.Carrier(resurface.build(options), limits, outside)
     batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
-    return Uploads(publication.publish, ledger, batcher, carrier, time.monotonic_ns, request.drain)
+    return Uploads(
+        publication.publish,
+        ledger,
+        batcher,
+        carrier,
+        time.monotonic_ns,
+        request.drain,
+        interrupts.waiting,
+    )
 
 
-def _copy(source: CaptureFiles, pipeline: Pipeline, output: Output, request: Replay) -> bool:
+def _copy(
+    source: CaptureFiles, pipeline: Pipeline, output: Output, request: Replay, interrupts: Interrupts
+) -> bool:
     """Everything from the source to the output; whether the user interrupted it."""
     progress = _progress(source, request)
     output.begin()
-    with Interrupts() as interrupts:
+    with interrupts:
         try:
             for batch in interrupts.until(source):
                 for exchange in pipeline.feed(batch):

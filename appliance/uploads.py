@@ -8,6 +8,7 @@ counted as withheld.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 import orjson
@@ -29,14 +30,20 @@ class Uploads:
         carrier: Carrier | None,
         now: Callable[[], int],
         drain: float | None,
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``carrier`` None: nothing is sent. ``now``: nanoseconds. ``drain``: seconds for the rest."""
+        """``carrier`` None: nothing is sent. ``now``: nanoseconds. ``drain``: seconds for the rest.
+
+        ``waiting``: within it the user may end a wait (KeyboardInterrupt); what is not sent then is counted.
+        """
         self._publish = publish
         self._tally = ledger.tally
         self._batcher = batcher
         self._carrier = carrier
         self._now = now
         self._drain = drain
+        self._waiting = waiting
+        self._unsent = 0  # calls since the user would wait no longer
 
     def begin(self) -> None:
         """Nothing to say before the first call."""
@@ -58,10 +65,23 @@ class Uploads:
     def end(self) -> None:
         self._put(self._batcher.flush())
         if self._carrier is not None:
-            counts = self._carrier.finish(self._drain)
+            try:
+                with self._waiting():
+                    counts = self._carrier.finish(self._drain)
+            except KeyboardInterrupt:  # asked before
+                counts = self._carrier.finish(0.0)
             for name in UPLOADS:
                 self._tally[name] = counts[name]
+            self._tally["message_undelivered"] += self._unsent
 
     def _put(self, batch: Batch | None) -> None:
-        if batch is not None and self._carrier is not None:
-            self._carrier.put(batch)
+        if batch is None or self._carrier is None:
+            return
+        taken = False
+        try:
+            with self._waiting():
+                taken = True
+                self._carrier.put(batch)
+        except KeyboardInterrupt:
+            if not taken:  # else the carrier has counted it
+                self._unsent += batch.count

@@ -325,6 +325,26 @@ def test_target_that_would_get_nothing_stops_the_start(
     assert "s3cret" not in said
 
 
+@pytest.mark.parametrize("rules", ["include debug", r"include debug\nskip_compression"])
+def test_interrupt_ends_the_wait_for_a_database_that_is_gone(
+    rules: str, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "http://127.0.0.1:1/message")
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", rules)
+    argv = [*COMMAND, "replay", "--sink", "resurface", "--summary", str(capture)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        said = command.stderr.readline()
+        assert "Connection refused" in said
+        command.send_signal(signal.SIGINT)
+        said += command.stderr.read()
+    assert command.returncode == 130
+    assert "Traceback" not in said
+    assert "destroyed" not in said
+    assert re.search(rf"message_undelivered +{CALLS} calls", said)
+    assert said.endswith("the ledger adds up\n")
+
+
 def test_sending_and_printing_exclude_each_other(capture: Path) -> None:
     said = "appliance: --sink sends; --format and --output print: use one of them\n"
     assert run("replay", "--sink", "resurface", "--format", "har", capture) == (2, "", said)

@@ -29,7 +29,7 @@ class Carrier:
         self._shipper = self._run(self._begin(sink, options, outside)).result()
 
     def put(self, batch: Batch) -> None:
-        """Waits for room. An interrupt (KeyboardInterrupt) ends the wait; the batch is then not taken."""
+        """Waits for room. KeyboardInterrupt ends the wait; the batch then counts as undelivered."""
         waiting = self._run(self._shipper.put(batch))
         try:
             waiting.result()
@@ -38,14 +38,23 @@ class Carrier:
             raise
 
     def finish(self, seconds: float | None) -> dict[str, int]:
+        """Deliver the rest within ``seconds``, or until KeyboardInterrupt; the counts."""
         try:
-            self._run(self._end(seconds)).result()
+            self._finish(seconds)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
         return self._shipper.counts
+
+    def _finish(self, seconds: float | None) -> None:
+        ending = self._run(self._end(seconds))
+        try:
+            ending.result()
+        except KeyboardInterrupt:  # the user waits no longer
+            ending.cancel()
+            self._run(self._end(0.0)).result()
 
     def counts(self) -> dict[str, int]:
         return dict(self._shipper.counts)

@@ -62,19 +62,23 @@ class Shipper:
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._options.in_flight)]
 
     async def put(self, batch: Batch) -> None:
-        """Waits for room."""
+        """Waits for room. Cancelled, the batch is undelivered."""
         self.counts["message_queued"] += batch.count
         try:
             await self._queue.put(batch)
         except asyncio.CancelledError:
             self.counts["message_queued"] -= batch.count
+            self.counts["message_undelivered"] += batch.count
             raise
 
     async def drain(self, seconds: float | None) -> None:
         """Until all is delivered or rejected, or the time is over; then the rest is undelivered."""
         waiting = asyncio.ensure_future(self._queue.join())
-        await asyncio.wait([waiting], timeout=seconds)
-        for task in (waiting, *self._workers):
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            waiting.cancel()
+        for task in self._workers:
             task.cancel()
         await asyncio.gather(waiting, *self._workers, return_exceptions=True)
         self.counts["message_undelivered"] += self.counts["message_queued"]
