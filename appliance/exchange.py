@@ -187,21 +187,22 @@ class Pairer:
         self._cost -= one.cost
         exchange = one.exchange
         count = self._ledger.count
+        session = exchange.flow.session
         count("exchange_open", -1)
-        count("exchanges")
+        count("exchanges", 1, session)
         if exchange.request is None:
-            count("exchange_orphan")
+            count("exchange_orphan", 1, session)
             if "orphan" not in exchange.flaws:  # its request had to be given up
                 exchange.flaws.append("orphan")
         elif exchange.response is None:
-            count("exchange_unanswered")
+            count("exchange_unanswered", 1, session)
         else:
-            count("exchange_answered")
+            count("exchange_answered", 1, session)
         if reason is not None:
             exchange.flaws.append(reason)
             count("exchange_evicted")
         if any(m is not None and not m.content.complete for m in (exchange.request, exchange.response)):
-            count("exchange_incomplete")
+            count("exchange_incomplete", 1, session)
         out.append(exchange)
 
     def _relieve(self, out: list[HttpExchange]) -> None:

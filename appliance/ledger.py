@@ -210,16 +210,48 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
 )
 
 
+BY_SESSION: Final[tuple[str, ...]] = (
+    "frames",
+    "frame_vni_not_selected",
+    "flows",
+    "midstream",
+    "gaps",
+    "gap_bytes",
+    "gap_acked_bytes",
+    "gap_truncated_bytes",
+    "exchanges",
+    "exchange_answered",
+    "exchange_unanswered",
+    "exchange_orphan",
+    "exchange_incomplete",
+)
+"""What is counted for each mirror session (VNI) too."""
+MAX_SESSIONS: Final = 1024  # rows; anybody can send any of 16 million VNIs, the others share one
+OTHER_SESSIONS: Final = -1
+
+
 class Ledger:
     """The tally of one pipeline. Not for use from several threads."""
 
-    __slots__ = ("tally",)
+    __slots__ = ("sessions", "tally")
 
     def __init__(self) -> None:
         self.tally: dict[str, int] = dict.fromkeys(TABLE, 0)
+        self.sessions: dict[int, dict[str, int]] = {}  # by VNI of the mirror session: what of it was there
 
-    def count(self, name: str, n: int = 1) -> None:
+    def count(self, name: str, n: int = 1, session: int | None = None) -> None:
         self.tally[name] += n
+        if session is not None:
+            self.at(session, name, n)
+
+    def at(self, session: int, name: str, n: int = 1) -> None:
+        """Of the whole, what belongs to one mirror session."""
+        row = self.sessions.get(session)
+        if row is None:
+            if len(self.sessions) >= MAX_SESSIONS:
+                session = OTHER_SESSIONS
+            row = self.sessions.setdefault(session, dict.fromkeys(BY_SESSION, 0))
+        row[name] += n
 
     def unbalanced(self) -> list[str]:
         """The identities that do not hold, as text; empty when the ledger adds up."""

@@ -224,7 +224,7 @@ def _connection(exchange: HttpExchange) -> str:
 
 
 def _vni(exchange: HttpExchange) -> str:
-    vni = exchange.flow.key.vni
+    vni = exchange.flow.session
     return "" if vni is None else str(vni)
 
 

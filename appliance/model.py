@@ -28,6 +28,9 @@ LINK_SLL: Final = 113
 LINK_IPV4: Final = 228
 LINK_IPV6: Final = 229
 LINK_SLL2: Final = 276
+# Numbers of ours, beyond the registered ones: payload of a datagram to a mirror target.
+LINK_VXLAN: Final = 0x1_0000  # a VXLAN header first (RFC 7348 §5)
+LINK_GENEVE: Final = 0x1_0001  # a GENEVE header first (RFC 8926 §3.4)
 
 # TCP flags (RFC 9293 §3.1).
 FIN: Final = 0x01
@@ -53,8 +56,9 @@ class Segment:
     """One TCP segment out of its tunnels.
 
     ``route`` is the directed flow key as octets: source address, destination address, source port,
-    destination port and, inside a tunnel that has one, the 24-bit VNI. Its length tells the rest:
-    12 or 36 octets without VNI (IPv4, IPv6), 15 or 39 with.
+    destination port and, inside a tunnel that has one, the innermost 24-bit VNI; behind it the mirror
+    session's, where that is another. Its length tells the rest: 12, 15 or 18 octets with IPv4, 36, 39 or
+    42 with IPv6.
 
     The segment covers ``len(payload) + missing`` sequence numbers after SYN: the last ``missing``
     octets were on the wire and are not in the capture.
@@ -85,14 +89,18 @@ class Endpoint(NamedTuple):
 class FlowKey(NamedTuple):
     """An undirected connection: ``a`` is the side whose segment was seen first."""
 
-    vni: int | None
+    vni: int | None  # of the innermost tunnel that has one
     a: Endpoint
     b: Endpoint
+    outer: int | None = None  # of the mirror session, where the tunnel ``vni`` is inside of it
+
+
+_IPV6_ROUTE: Final = 36  # octets at least; see Segment
 
 
 def reverse_route(route: bytes) -> bytes:
     """The same connection seen from the other side."""
-    n = 4 if len(route) < 16 else 16  # noqa: PLR2004  # see Segment
+    n = 4 if len(route) < _IPV6_ROUTE else 16
     return (
         route[n : 2 * n]
         + route[:n]
@@ -104,23 +112,26 @@ def reverse_route(route: bytes) -> bytes:
 
 def flow_key(route: bytes) -> FlowKey:
     """Read a route; ``a`` is its source."""
-    n = 4 if len(route) < 16 else 16  # noqa: PLR2004  # see Segment
+    n = 4 if len(route) < _IPV6_ROUTE else 16
     port = 2 * n
-    vni = route[port + 4 :]
+    vni = route[port + 4 : port + 7]
+    outer = route[port + 7 :]
     return FlowKey(
         int.from_bytes(vni) if vni else None,
         Endpoint(route[:n], int.from_bytes(route[port : port + 2])),
         Endpoint(route[n:port], int.from_bytes(route[port + 2 : port + 4])),
+        int.from_bytes(outer) if outer else None,
     )
 
 
 class Flow:
     """The identity of one connection; compared by being the same object."""
 
-    __slots__ = ("key", "serial")
+    __slots__ = ("key", "serial", "session")
 
     def __init__(self, key: FlowKey, serial: int) -> None:
         self.key = key
+        self.session = key.vni if key.outer is None else key.outer  # the VNI that the mirror session gave
         self.serial = serial  # counts up in the order in which connections were first seen
 
 

@@ -29,6 +29,8 @@ RAW_IP: Final = 0x40000  # IPv4 or IPv6, by its first four bits
 NULL: Final = 0x40001  # BSD loopback
 SLL: Final = 0x40002  # Linux cooked capture
 SLL2: Final = 0x40003
+MIRROR_VXLAN: Final = 0x40005  # payload of a datagram to a mirror target
+MIRROR_GENEVE: Final = 0x40006
 FRAGMENT: Final = 0x40004  # of an IP datagram; cursor.piece describes it
 
 # Verdicts.
@@ -66,6 +68,9 @@ REASONS: Final[dict[int, str]] = {
 UNREGISTERED: Final[tuple[int, ...]] = (NOT_IP, NOT_TCP, NOT_TCP, TUNNEL_UNSUPPORTED)
 
 
+NO_VNI: Final = bytes(3)
+
+
 class Piece:
     """What an IP header says about the fragment behind it. Valid after a step returned FRAGMENT."""
 
@@ -81,7 +86,7 @@ class Piece:
 class Cursor:
     """One per decoder, set to the beginning of each frame in turn: creating one a frame is dearer."""
 
-    __slots__ = ("addresses", "data", "end", "limit", "offset", "piece", "ts", "vni")
+    __slots__ = ("addresses", "data", "end", "limit", "offset", "outer", "piece", "ts", "vni")
 
     def __init__(self) -> None:
         self.piece = Piece()
@@ -96,6 +101,13 @@ class Cursor:
         self.ts = ts
         self.addresses = b""  # source, destination of the IP header passed last
         self.vni = b""  # of the innermost tunnel header that has one; 3 octets
+        self.outer = b""  # of the outermost that has one other than 0: the mirror session's
+
+    def enter(self, vni: bytes) -> None:
+        """A tunnel's header. VNI 0 is what a Gateway Load Balancer's GENEVE has around the mirror's VXLAN."""
+        self.vni = vni
+        if not self.outer and vni != NO_VNI:
+            self.outer = vni
 
 
 Step = Callable[[Cursor], int]

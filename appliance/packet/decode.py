@@ -3,22 +3,24 @@
 In: frames as captured. Out: a Segment for each frame, or for each set of IP fragments, that carries
 TCP; every other frame is counted in the ledger under exactly one reason.
 
-The two common chains, Ethernet/IPv4/TCP and the same inside Ethernet/IPv4/UDP/VXLAN, IPv4 without
-options, are read with one ``struct`` call each (design decision D2). Whatever is not exactly that
+The common chains, Ethernet/IPv4/TCP and the same inside VXLAN and inside Ethernet/IPv4/UDP/VXLAN, IPv4
+without options, are read with one ``struct`` call each (design decision D2). Whatever is not exactly that
 takes the walk: a table says for each number that a header may name who reads what follows. A new
 header is a function and a row. Both ways give the same segments (tests hold them against each other).
 
-Bounds: MAX_LAYERS headers a frame; fragments as FragmentLimits. A frame whose innermost VNI is not
-selected is counted so whatever else is in it; frames without VNI are not filtered by it. Ports are
+Bounds: MAX_LAYERS headers a frame; fragments as FragmentLimits. A frame is selected by its mirror
+session's VNI (the outermost other than 0; a tunnel inside the mirrored traffic does not matter); one that is
+not is counted so whatever else is in it. Frames without VNI are not filtered by it. Ports are
 looked at last.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from appliance.model import LINK_ETHERNET, Segment
+from appliance.model import LINK_ETHERNET, LINK_VXLAN, Segment
 from appliance.packet import ip, link, transport, tunnel
 from appliance.packet.cursor import (
     FRAGMENT,
@@ -51,6 +53,8 @@ _STEPS: Final[dict[int, Step]] = {**link.STEPS, **ip.STEPS, **tunnel.STEPS, **tr
 _PLAIN: Final = struct.Struct("!IH2xH4x12sIIBB").unpack_from
 # The same twice, the first time with UDP's destination port, VXLAN's flags and VNI in place of TCP.
 _VXLAN: Final = struct.Struct("!IH2xH14xH4xB3x3s13xIH2xHxB2x12sIIBB").unpack_from
+# As it comes to a mirror target: without the outer headers.
+_MIRROR: Final = struct.Struct("!B3x3s13xIH2xHxB2x12sIIBB").unpack_from
 _UNPACK_FROM: Final = 12
 _OUTER_PROTOCOL: Final = 23
 _TCP: Final = 6
@@ -65,6 +69,10 @@ _PLAIN_OCTETS: Final = 54
 _INNER_IP: Final = 64
 _VXLAN_TCP: Final = 84
 _VXLAN_OCTETS: Final = 104
+
+_MIRROR_IP: Final = 22
+_MIRROR_TCP: Final = 42
+_MIRROR_OCTETS: Final = 62
 
 _IPV4_PORTS: Final = 8  # where the ports begin in a route
 _IPV6_PORTS: Final = 32
@@ -84,8 +92,7 @@ class PacketDecoder:
         vxlan_ports: frozenset[int] = tunnel.VXLAN_PORTS,
     ) -> None:
         self._ledger = ledger
-        self._vnis = vnis or VniSelection([])
-        self._ports = None if ports is None else frozenset([port.to_bytes(2) for port in ports])
+        self.select(vnis, ports)
         self._vxlan_ports = vxlan_ports
         self._fragments = FragmentBuffer(ledger, limits)
         self._cursor = Cursor()
@@ -97,6 +104,7 @@ class PacketDecoder:
     def feed(self, frames: list[Frame]) -> list[Segment]:
         """Decode a batch. Never raises, whatever the frames hold."""
         segments: list[Segment] = []
+        sessions: list[bytes] = []
         vxlan_ports, ports = self._vxlan_ports, self._ports
         verdicts, default = self._vnis.verdicts, self._vnis.default
         every_vni = default and not verdicts
@@ -104,7 +112,23 @@ class PacketDecoder:
             data = frame.data
             limit = len(data)  # ``if`` instead of ``min()`` below: 60 ns less, twice
             common = False
-            if limit >= _PLAIN_OCTETS and data[_OUTER_PROTOCOL] == _TCP:  # common case
+            vni = b""
+            if frame.link == LINK_VXLAN:
+                if limit >= _MIRROR_OCTETS:  # common case
+                    marks, vni, inner, length, fragments, protocol, route, seq, ack, words, flags = _MIRROR(data)
+                    end = _MIRROR_IP + length
+                    start = _MIRROR_TCP + (words >> 4 << 2)
+                    common = (
+                        inner >> 8 == _IPV4_WITHOUT_OPTIONS
+                        and not fragments & _FRAGMENTED
+                        and protocol == _TCP
+                        and marks & _VALID_VNI != 0
+                        and (every_vni or verdicts.get(vni, default))
+                    )
+                    route += vni
+            elif frame.link != LINK_ETHERNET:
+                pass
+            elif limit >= _PLAIN_OCTETS and data[_OUTER_PROTOCOL] == _TCP:  # common case
                 kind, length, fragment, route, seq, ack, words, flags = _PLAIN(data, _UNPACK_FROM)
                 end = _OUTER_IP + length
                 start = _PLAIN_TCP + (words >> 4 << 2)
@@ -127,16 +151,23 @@ class PacketDecoder:
                     and (every_vni or verdicts.get(vni, default))
                 )
                 route += vni
-            if common and words >= _LEAST_DATA_OFFSET and frame.link == LINK_ETHERNET:
+            if common and words >= _LEAST_DATA_OFFSET:
                 if end < limit:  # noqa: PLR1730
                     limit = end
                 if start <= limit and (ports is None or route[8:10] in ports or route[10:12] in ports):
                     segments.append(Segment(route, frame.ts, seq, ack, flags, data[start:limit], end - limit))
+                    if vni:
+                        sessions.append(vni)
                     continue
             segment = self.walk(frame)
             if segment is not None:
                 segments.append(segment)
+            session = self._cursor.outer or self._cursor.vni
+            if session:
+                sessions.append(session)
         self._ledger.count("frames", len(frames))
+        for session, n in Counter(sessions).items():
+            self._ledger.at(int.from_bytes(session), "frames", n)
         self._ledger.count("segments", len(segments))
         return segments
 
@@ -155,8 +186,9 @@ class PacketDecoder:
             code = TOO_NESTED
         if code == FRAGMENT_HELD:
             return None  # counted where it is held
-        if cursor.vni and not self._selects_vni(cursor.vni):
+        if cursor.vni and not self._selects(cursor):
             code = VNI_NOT_SELECTED
+            self._ledger.at(int.from_bytes(cursor.outer or cursor.vni), "frame_vni_not_selected")
         elif code == TCP:
             segment = transport.tcp(cursor)
             if isinstance(segment, Segment):
@@ -169,13 +201,19 @@ class PacketDecoder:
         return None
 
     def _fragment(self, cursor: Cursor) -> int:
-        """The step for FRAGMENT. No tunnel follows TCP, so its VNI can be judged before it is held."""
-        if PROTOCOL + cursor.piece.protocol == TCP and cursor.vni and not self._selects_vni(cursor.vni):
+        """The step for FRAGMENT. Where no tunnel with another VNI can follow, it is judged before it is held."""
+        final = cursor.outer or (cursor.vni and PROTOCOL + cursor.piece.protocol == TCP)
+        if final and not self._selects(cursor):
             return VNI_NOT_SELECTED
         return self._fragments.add(cursor)
 
-    def _selects_vni(self, vni: bytes) -> bool:
-        return self._vnis.verdicts.get(vni, self._vnis.default)
+    def _selects(self, cursor: Cursor) -> bool:
+        return self._vnis.verdicts.get(cursor.outer or cursor.vni, self._vnis.default)
+
+    def select(self, vnis: VniSelection | None, ports: frozenset[int] | None) -> None:
+        """From the next frame on. Connections that are followed stay so until they are silent."""
+        self._vnis = vnis or VniSelection([])
+        self._ports = None if ports is None else frozenset([port.to_bytes(2) for port in ports])
 
     def tick(self, now: int) -> None:
         """Give up fragments that are too old at ``now`` (ns)."""

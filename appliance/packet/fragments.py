@@ -1,7 +1,7 @@
 """IP fragments, put together (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722).
 
 In: a cursor at a fragment. Out: the cursor at the beginning of the whole datagram and the protocol
-inside, or what became of the fragment. The fragments of a datagram agree in VNI, both addresses,
+inside, or what became of the fragment. The fragments of a datagram agree in VNIs, both addresses,
 identification and, in IPv4, protocol.
 
 Overlap. IPv4: the octets that came first win. IPv6: the whole datagram is given up, and what comes
@@ -242,4 +242,5 @@ def _key(cursor: Cursor) -> bytes:
     fragment = cursor.piece
     # In IPv6 the first fragment alone says what is inside (RFC 8200 §4.5); its key is longer than IPv4's.
     protocol = fragment.protocol if len(cursor.addresses) == _IPV4_ADDRESSES else 0
-    return cursor.addresses + fragment.identification.to_bytes(4) + protocol.to_bytes(1) + cursor.vni
+    named = fragment.identification.to_bytes(4) + protocol.to_bytes(1)
+    return cursor.addresses + named + cursor.vni + cursor.outer

@@ -18,6 +18,8 @@ from appliance.packet.cursor import (
     ETHERTYPE,
     IPV4,
     IPV6,
+    MIRROR_GENEVE,
+    MIRROR_VXLAN,
     NOT_IP,
     NULL,
     PROTOCOL,
@@ -44,6 +46,8 @@ LINKS: Final[dict[int, int]] = {
     model.LINK_LOOP: NULL,
     model.LINK_SLL: SLL,
     model.LINK_SLL2: SLL2,
+    model.LINK_VXLAN: MIRROR_VXLAN,
+    model.LINK_GENEVE: MIRROR_GENEVE,
 }
 
 _VERSIONS: Final[dict[int, int]] = {4: IPV4, 6: IPV6}

@@ -52,8 +52,9 @@ def tcp(cursor: Cursor) -> Segment | int:
         return MALFORMED
     if offset + size > limit:
         return short(cursor, size)
+    vni = cursor.vni if cursor.vni == cursor.outer else cursor.vni + cursor.outer
     return Segment(
-        cursor.addresses + data[offset : offset + 4] + cursor.vni,
+        cursor.addresses + data[offset : offset + 4] + vni,
         cursor.ts,
         seq,
         ack,

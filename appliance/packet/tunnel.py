@@ -1,7 +1,7 @@
 """Tunnels: VXLAN, VXLAN-GPE, GENEVE, GRE and the ERSPAN inside GRE.
 
-In: a cursor at a tunnel's header. Out: what is inside. VXLAN and GENEVE set ``cursor.vni``, the
-innermost one stays. A payload type or version that is not decoded is TUNNEL_UNSUPPORTED.
+In: a cursor at a tunnel's header. Out: what is inside. VXLAN and GENEVE tell the cursor their VNI: the
+innermost one names the network, the outermost one other than 0 the mirror session. A payload type or version that is not decoded is TUNNEL_UNSUPPORTED.
 
 Bits that a receiver must ignore are ignored. A VXLAN header without the I flag has no valid VNI,
 and a VXLAN datagram has to have one (RFC 7348 §5): Linux drops it, we count it as malformed, since
@@ -20,6 +20,8 @@ from appliance.packet.cursor import (
     IPV4,
     IPV6,
     MALFORMED,
+    MIRROR_GENEVE,
+    MIRROR_VXLAN,
     NOT_TCP,
     PROTOCOL,
     RAW_IP,
@@ -67,7 +69,7 @@ def vxlan(cursor: Cursor) -> int:
         return short(cursor, _VXLAN_OCTETS)
     if not data[offset] & _VXLAN_I:
         return MALFORMED
-    cursor.vni = data[offset + 4 : offset + 7]
+    cursor.enter(data[offset + 4 : offset + 7])
     cursor.offset = offset + _VXLAN_OCTETS
     return ETHERNET
 
@@ -99,7 +101,7 @@ def geneve(cursor: Cursor) -> int:
     size = _GENEVE_OCTETS + ((first & 0x3F) << 2)
     if offset + size > cursor.limit:
         return short(cursor, size)
-    cursor.vni = cursor.data[offset + 4 : offset + 7]
+    cursor.enter(cursor.data[offset + 4 : offset + 7])
     cursor.offset = offset + size
     return NOT_TCP if flags & _GENEVE_O else TUNNEL + payload
 
@@ -147,6 +149,8 @@ def erspan3(cursor: Cursor) -> int:
 
 
 STEPS: Final[dict[int, Step]] = {
+    MIRROR_VXLAN: vxlan,
+    MIRROR_GENEVE: geneve,
     UDP_PORT + GENEVE_PORT: geneve,
     UDP_PORT + VXLAN_GPE_PORT: vxlan_gpe,
     PROTOCOL + 47: gre,

@@ -324,7 +324,7 @@ class Connection:
         elif not half.started:
             half.advance(half.held[0][0] - half.offset if half.held else 0)
             half.started = True
-            ledger.count("midstream")
+            ledger.count("midstream", 1, self.flow.session)
             out.append(Gap(self.flow, half.side, now, None, half.offset, truncated=False))
         else:
             end = half.lacking()
@@ -332,7 +332,7 @@ class Connection:
                 half.excused = end  # FIN takes one number: that no octet came is no proof of a loss
             elif half.delivered or half.first >= 0:
                 if half.acked >= end:
-                    ledger.count("gap_acked_bytes", end - half.offset)
+                    ledger.count("gap_acked_bytes", end - half.offset, self.flow.session)
                 self._gap(half, end, now, out, ledger, truncated=False)
             else:  # joined in the middle and nothing delivered: only now is the beginning known
                 half.advance(end - half.offset)
@@ -346,10 +346,10 @@ class Connection:
         length = end - half.offset
         out.append(Gap(self.flow, half.side, ts, length, half.offset, truncated))
         half.lost = (half.offset, end)
-        ledger.count("gaps")
-        ledger.count("gap_bytes", length)
+        ledger.count("gaps", 1, self.flow.session)
+        ledger.count("gap_bytes", length, self.flow.session)
         if truncated:
-            ledger.count("gap_truncated_bytes", length)
+            ledger.count("gap_truncated_bytes", length, self.flow.session)
         half.advance(length)
         half.delivered = True
 

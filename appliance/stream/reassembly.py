@@ -217,7 +217,7 @@ class Reassembler:
         self._halves[seg.route] = conn.a
         self._halves[reverse_route(seg.route)] = conn.b
         self._active[conn] = None
-        self._ledger.count("flows")
+        self._ledger.count("flows", 1, conn.flow.session)
         self._ledger.count("flow_open")
         return conn.a
 

@@ -18,7 +18,7 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
 from appliance.ledger import Ledger
-from appliance.model import Frame, flow_key
+from appliance.model import LINK_VXLAN, Frame, flow_key
 from appliance.packet.decode import MAX_LAYERS, PacketDecoder
 from appliance.packet.vni import VniSelection
 from tests.packet.frames import CAPTURES, ETHER, Outcome, decode, make, templates
@@ -198,11 +198,77 @@ def test_frames_without_vni_are_not_filtered_by_it() -> None:
     assert len(decode(frames, vnis=VniSelection.parse("5")).segments) == 3
 
 
-def test_the_innermost_vni_counts() -> None:
-    geneve = OUTER / UDP(dport=6081) / GENEVE(vni=9, proto=0x0800) / IP() / UDP(dport=4789)
+def test_the_mirror_sessions_vni_selects_not_a_tunnel_inside() -> None:
+    """A Kubernetes node's overlay has VNIs of its own, the same ones in every cluster."""
+    frame = make(vxlan(9, IP() / UDP(dport=4789) / VXLAN(vni=5, flags=8) / ETHER / INNER))
+    (segment,) = decode([frame], vnis=VniSelection.parse("9")).segments
+    assert flow_key(segment.route)[::3] == (5, 9)
+    assert decode([frame], vnis=VniSelection.parse("5")) == ([], {"frame_vni_not_selected": 1})
+
+
+def test_a_gateway_load_balancers_vni_0_does_not_hide_the_mirror_sessions() -> None:
+    geneve = OUTER / UDP(dport=6081) / GENEVE(vni=0, proto=0x0800) / IP() / UDP(dport=4789)
     frame = make(geneve / VXLAN(vni=5, flags=8) / ETHER / INNER)
     assert len(decode([frame], vnis=VniSelection.parse("5")).segments) == 1
     assert decode([frame], vnis=VniSelection.parse("9")) == ([], {"frame_vni_not_selected": 1})
+
+
+def test_one_overlay_seen_from_two_mirror_sessions_is_two_connections() -> None:
+    frames = [
+        make(vxlan(session, IP() / UDP(dport=8472) / VXLAN(vni=5, flags=8) / ETHER / INNER))
+        for session in (1, 2)
+    ]
+    assert len({s.route for s in decode(frames).segments}) == 2
+
+
+@pytest.mark.parametrize("inner", [INNER, INNER6], ids=["IPv4", "IPv6"])
+def test_what_a_mirror_target_gets_is_the_same_without_its_outer_headers(inner: Packet) -> None:
+    """The payload of the datagram, whole and cut by the target's MTU, takes the same way to a segment."""
+    packet = vxlan(5, inner)
+    payload = bytes(packet[VXLAN])
+    for cut in (0, 2):
+        received = Frame(1, payload[: len(payload) - cut], len(payload) - cut, LINK_VXLAN)
+        (a,) = decode([received]).segments
+        (b,) = decode([make(packet, cut=cut)]).segments
+        assert (a.route, a.seq, a.ack, a.flags, a.payload, a.missing) == (
+            b.route, b.seq, b.ack, b.flags, b.payload, b.missing,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "frame_malformed"),
+        (b"\x08\0\0\0\0\0\5", "frame_malformed"),
+        (bytes(4) + b"\0\0\5\0" + bytes(80), "frame_malformed"),
+        (b"\x08\0\0\0\0\0\5\0" + bytes(13), "frame_malformed"),
+        (b"\x08\0\0\0\0\0\5\0" + bytes(80), "frame_not_ip"),
+    ],
+    ids=["nothing", "short", "no I flag", "short Ethernet", "not IP"],
+)
+def test_a_datagram_that_is_no_mirrored_frame_is_counted(payload: bytes, reason: str) -> None:
+    assert decode([Frame(1, payload, len(payload), LINK_VXLAN)]) == ([], {reason: 1})
+
+
+def test_reserved_bits_are_ignored() -> None:
+    payload = bytes(vxlan(5, INNER)[VXLAN])
+    odd = b"\xff\xff\xff\xff" + payload[4:7] + b"\xff" + payload[8:]
+    assert len(decode([Frame(1, odd, len(odd), LINK_VXLAN)]).segments) == 1
+
+
+def test_each_mirror_session_has_its_own_count() -> None:
+    ledger = Ledger()
+    decoder = PacketDecoder(ledger, VniSelection.parse("-6"))
+    decoder.feed([make(p) for p in (vxlan(5), vxlan(5), vxlan(6), ETHER / INNER)])
+    assert {vni: row["frames"] for vni, row in ledger.sessions.items()} == {5: 2, 6: 1}
+    assert ledger.sessions[6]["frame_vni_not_selected"] == 1
+
+
+def test_a_selection_changes_between_two_frames() -> None:
+    decoder = PacketDecoder(Ledger(), VniSelection.parse("5"))
+    assert len(decoder.feed([make(vxlan(5)), make(vxlan(6))])) == 1
+    decoder.select(VniSelection.parse("6"), frozenset({80}))
+    assert [flow_key(s.route).vni for s in decoder.feed([make(vxlan(5)), make(vxlan(6))])] == [6]
 
 
 def test_what_else_is_in_a_frame_of_another_network_does_not_matter() -> None:
