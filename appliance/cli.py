@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from appliance import plugin
+from appliance.outlet import Refusal, rules, say
 from appliance.policy import PolicyError, rules_from, rules_of_file, rules_of_text
 from appliance.service import (
     INCOMPLETE,
     INTERRUPTED,
     OK,
     USAGE,
-    Refusal,
     Replay,
     preview,
     release,
     replay,
-    rules,
 )
 from appliance.settings import Settings, SettingsError, load
 
@@ -45,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load()
     except SettingsError as error:
         for line in error.lines:
-            _say(line)
+            say(line)
         return USAGE
     for line in settings.warnings():
-        _say(line)
+        say(line)
     try:
         return int(arguments.run(settings, arguments))
     except (Refusal, PolicyError) as error:
         for line in str(error).split("\n"):
-            _say(line)
+            say(line)
         return USAGE
     except BrokenPipeError:  # `| head` has seen enough
         _forget_output()
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_output()
         path = getattr(arguments, "output", "-")
         where = "standard output" if path == "-" else f"--output {path}"
-        _say(f"{where}: cannot be written: {error.strerror or error}")
+        say(f"{where}: cannot be written: {error.strerror or error}")
         return INCOMPLETE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -70,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _replay(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.sink and (arguments.format or arguments.output != "-"):
-        _say("--sink sends; --format and --output print: use one of them")
+        say("--sink sends; --format and --output print: use one of them")
         return USAGE
     if any(_same(arguments.output, path) for path in arguments.files):
-        _say(f"--output {arguments.output}: is also an input")
+        say(f"--output {arguments.output}: is also an input")
         return USAGE
     with ExitStack() as stack:
         return replay(settings, _request(arguments, _output(arguments.output, stack)))
@@ -104,7 +103,7 @@ def _preview_rules(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         found, notes = rules_from(arguments.rules, "--rules")
         for note in notes:
-            _say(note)
+            say(note)
     return preview(settings, found, arguments.files, arguments.calls)
 
 
@@ -226,10 +225,6 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"appliance: {text}\n")
-
-
 def run() -> NoReturn:
     """The installed command."""
     _complete_streams()
@@ -237,6 +232,10 @@ def run() -> NoReturn:
         code = main()
     except KeyboardInterrupt:  # before or after the work itself
         code = INTERRUPTED
+    try:
+        sys.stderr.flush()
+    except OSError:  # else the interpreter tries again, and its failure would be our exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)
 
 

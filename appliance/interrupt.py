@@ -8,7 +8,6 @@ Signals that are ignored stay ignored, as for a background job. Outside the main
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -51,17 +50,6 @@ class Interrupts:
                 self._reading = False
                 return
             yield item
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """For others: within it the first request ends the wait with KeyboardInterrupt."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self._reading = True
-        try:
-            yield
-        finally:
-            self._reading = False
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True

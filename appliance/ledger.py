@@ -20,7 +20,11 @@ class Entry(NamedTuple):
 
 TABLE: Final[dict[str, Entry]] = {
     # -- frames: source -> segments
-    "frames": Entry("frames", False, "read from the sources"),
+    "frames": Entry("frames", False, "that came: read from the sources, or dropped before that"),
+    "frame_kernel_dropped": Entry(
+        "frames", True, "never read: the kernel had no room for them (receive buffer, capture ring)"
+    ),
+    "frame_worker_lost": Entry("frames", True, "in the hands of a worker that died"),
     "segments": Entry("frames", False, "TCP segments handed to reassembly"),
     "frame_not_ip": Entry("frames", False, "neither IPv4 nor IPv6 inside (ARP, LLDP, ...)"),
     "frame_not_tcp": Entry("frames", False, "IP, but not TCP (UDP, ICMP, SCTP, ...)"),
@@ -47,6 +51,7 @@ TABLE: Final[dict[str, Entry]] = {
     "segment_late_bytes": Entry("bytes", True, "came after their place was given up or the end"),
     "segment_implausible_bytes": Entry("bytes", True, "far outside the connection's window"),
     "segment_evicted_bytes": Entry("bytes", True, "held by a connection that had to be given up"),
+    "segment_worker_lost_bytes": Entry("bytes", True, "held by a worker that died"),
     # -- what the streams lack
     "gaps": Entry("gaps", True, "holes in a direction that were given up"),
     "gap_bytes": Entry("bytes", True, "octets in holes of known length"),
@@ -61,6 +66,7 @@ TABLE: Final[dict[str, Entry]] = {
     "flow_idle": Entry("connections", False, "silent for longer than SNIFFER_FLOW_IDLE_SECONDS"),
     "flow_reused": Entry("connections", False, "replaced by a new connection with the same addresses"),
     "flow_evicted": Entry("connections", True, "given up to stay within SNIFFER_MAX_FLOWS"),
+    "flow_worker_lost": Entry("connections", True, "followed by a worker that died"),
     "flow_shutdown": Entry("connections", False, "open when the capture ended"),
     # -- octets of streams: streams -> HTTP
     "http_head_bytes": Entry("bytes", False, "in heads of requests and responses"),
@@ -70,6 +76,7 @@ TABLE: Final[dict[str, Entry]] = {
     "http_held_bytes": Entry("bytes", False, "of a head or chunk line that is not whole yet"),
     "http_unframed_bytes": Entry("bytes", True, "between a gap or damage and the next message boundary"),
     "http_cut_head_bytes": Entry("bytes", True, "of heads that a gap, an end or a limit left unusable"),
+    "http_worker_lost_bytes": Entry("bytes", True, "of heads not whole yet, in a worker that died"),
     "tls_bytes": Entry("bytes", True, "of TLS connections: mirror behind TLS termination"),
     "ssh_bytes": Entry("bytes", False, "of SSH connections"),
     "http2_bytes": Entry("bytes", True, "of HTTP/2 connections"),
@@ -93,6 +100,7 @@ TABLE: Final[dict[str, Entry]] = {
     "exchange_orphan": Entry("exchanges", True, "response without request"),
     "exchange_incomplete": Entry("exchanges", True, "of all: octets of a body or head are missing"),
     "exchange_evicted": Entry("exchanges", True, "of all: given up unfinished to stay within the limits"),
+    "exchange_worker_lost": Entry("exchanges", True, "not complete yet, in a worker that died"),
     "http_event_late": Entry("events", True, "for an exchange that had been given up"),
     # -- exchanges -> messages, where messages are made of them
     "calls": Entry("calls", False, "exchanges handed to the rules"),
@@ -108,6 +116,7 @@ TABLE: Final[dict[str, Entry]] = {
     "message_withheld": Entry("calls", False, "messages not sent: skip_submission or USAGE_LOGGERS_DISABLE"),
     "message_queued": Entry("calls", False, "messages on their way to the database"),
     "message_shed": Entry("calls", True, "messages for which there was no room in the queue"),
+    "message_worker_lost": Entry("calls", True, "messages queued in a worker that died"),
     "message_undelivered": Entry("calls", True, "messages that could not be sent before the end"),
     "rule_timeouts": Entry("values", True, "removed since a rule did not come to an end in its time"),
     "body_kept_bytes": Entry("bytes", False, "of bodies, kept"),
@@ -136,6 +145,8 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "fragment_expired",
             "fragment_evicted",
             "fragment_malformed",
+            "frame_kernel_dropped",
+            "frame_worker_lost",
         ),
     ),
     (
@@ -147,6 +158,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "segment_late_bytes",
             "segment_implausible_bytes",
             "segment_evicted_bytes",
+            "segment_worker_lost_bytes",
         ),
     ),
     (
@@ -158,6 +170,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "flow_idle",
             "flow_reused",
             "flow_evicted",
+            "flow_worker_lost",
             "flow_shutdown",
         ),
     ),
@@ -171,6 +184,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "http_held_bytes",
             "http_unframed_bytes",
             "http_cut_head_bytes",
+            "http_worker_lost_bytes",
             "tls_bytes",
             "ssh_bytes",
             "http2_bytes",
@@ -204,6 +218,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "message_withheld",
             "message_queued",
             "message_shed",
+            "message_worker_lost",
             "message_undelivered",
         ),
     ),

@@ -7,6 +7,7 @@ after every call. Bounds are those of the stages; ``PipelineOptions`` names them
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.decoders.demux import Demux
 from appliance.exchange import Pairer
@@ -71,11 +72,45 @@ class Pipeline:
         return out + self.pairs.close()
 
 
+@dataclass(frozen=True, slots=True)
+class OwnUploads:
+    """What tells an upload to our database from everybody else's calls.
+
+    ``agent`` is this process's and nobody else knows it. Another appliance's, or our own from before a
+    restart, is told by all of the rest together: two that see each other would feed each other for ever.
+    """
+
+    agent: bytes = b""
+    product: bytes = b""  # what the agents of all appliances begin with
+    host: bytes = b""  # of the database, as in Host, without port
+    port: int = 0
+    path: bytes = b""
+
+    def is_one(self, exchange: HttpExchange) -> bool:
+        request = exchange.request
+        if request is None:
+            return False
+        found = request.head.get(b"user-agent")
+        if found is None or not self.product or not found.startswith(self.product):  # common case
+            return False
+        server = exchange.flow.key.a if exchange.client else exchange.flow.key.b
+        return found == self.agent or (
+            request.head.start[:2] == (b"POST", self.path)
+            and (request.head.get(b"host") or b"").lower().removesuffix(b":%d" % self.port) == self.host
+            and server.port == self.port
+        )
+
+
+NOBODYS: Final = OwnUploads()
+
+
 class Publication:
     """From the exchange to what may leave; nothing is written before it has been here."""
 
-    def __init__(self, messages: Messages, rules: Rules, ledger: Ledger, host: str, own: bytes = b"") -> None:
-        """``host``: name of this machine. ``own``: the User-Agent of our uploads, which nobody else knows."""
+    def __init__(
+        self, messages: Messages, rules: Rules, ledger: Ledger, host: str, own: OwnUploads = NOBODYS
+    ) -> None:
+        """``host``: name of this machine."""
         self._messages = messages
         self._rules = rules
         self._tally = ledger.tally
@@ -86,8 +121,7 @@ class Publication:
         """What the rules leave of a call; None: nothing, counted by reason."""
         tally = self._tally
         tally["calls"] += 1
-        request = exchange.request
-        if self._own and request is not None and request.head.get(b"user-agent") == self._own:
+        if self._own.is_one(exchange):
             tally["call_own_upload"] += 1
             return None
         message = self._rules.apply(self._rules.with_session(self._messages.make(exchange)))

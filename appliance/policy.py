@@ -7,6 +7,9 @@ The predecessor runs on in silence in these cases.
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import ssl
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +19,8 @@ from appliance.rules.text import from_environment
 
 VARIABLE: Final = "USAGE_LOGGERS_RULES"
 RULES_LIMIT: Final = 1 << 20  # octets of a rules file
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+_NEVER_IN_A_URL: Final = re.compile(r"[\s\\<>{}^`\x00-\x1f]")  # templates that were not filled in, too
 _FILE: Final = "file://"
 _LIMIT_CHARACTER: Final = "|"  # the predecessor reads a rate limit behind it
 
@@ -60,20 +65,48 @@ def rules_of_text(text: str, name: str) -> RuleSet:
         raise PolicyError(f"{name}: {error}") from None
 
 
-def obstacles(url: str, rules: RuleSet) -> list[str]:
-    """Why nothing would be sent to ``url``; empty where nothing stands in the way."""
+def _is_host(name: str) -> bool:
+    """An address, or a name that can be asked for (RFC 1123 §2.1; underscores are common)."""
+    try:
+        return bool(ipaddress.ip_address(name.partition("%")[0]))
+    except ValueError:
+        pass
+    try:
+        labels = name.removesuffix(".").encode("idna").decode().split(".")
+    except UnicodeError:
+        return False
+    return all(_LABEL.fullmatch(label) for label in labels)
+
+
+def obstacles(url: str, rules: RuleSet, authority: str = "") -> list[str]:
+    """Why nothing would be sent to ``url``; empty where nothing stands in the way.
+
+    ``authority``: the file of certificates to verify by; empty: the system's.
+    """
     if not url:
         return ["USAGE_LOGGERS_URL: not set; name the database, as in http://localhost:7701/message"]
     if _LIMIT_CHARACTER in url:
         return ["USAGE_LOGGERS_URL: a rate limit behind | is not supported; use the rule: sample 10"]
     try:
         parts = urlsplit(url)
-        whole = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        whole = (
+            parts.scheme.lower() in {"http", "https"} and parts.port != 0 and _is_host(parts.hostname or "")
+        )
+        f"{parts.username}:{parts.password}".encode("latin-1")  # what basic authentication can carry
     except ValueError:
         whole = False
-    if not whole:
+    if not whole or _NEVER_IN_A_URL.search(url):
         return ["USAGE_LOGGERS_URL: not an http or https URL with a host, as http://localhost:7701/message"]
     if parts.scheme.lower() == "http" and not rules.has("allow_http_url"):
         what = "USAGE_LOGGERS_URL: http is not encrypted and nothing would be sent"
         return [f"{what}; add the rule allow_http_url to {VARIABLE}, or use https"]
-    return []
+    return _certificates(authority) if authority and parts.scheme.lower() == "https" else []
+
+
+def _certificates(path: str) -> list[str]:
+    """Why no certificate could be verified with those of ``path``."""
+    try:
+        found = ssl.create_default_context(cafile=path).get_ca_certs()
+    except OSError as error:  # SSLError is one
+        return [f"SSL_CERT_FILE={path}: {error.strerror or 'no certificates in PEM form'}"]
+    return [] if found else [f"SSL_CERT_FILE={path}: holds no certificate of an authority"]

@@ -6,12 +6,10 @@ of the frames before it has been written.
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import random
-import secrets
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, Final, Protocol
@@ -21,26 +19,31 @@ from appliance.formats import FormatOptions
 from appliance.interrupt import Interrupts
 from appliance.ledger import Ledger
 from appliance.message import Messages
-from appliance.model import NANOSECONDS, HttpExchange, Message
-from appliance.pipeline import Pipeline, Publication
-from appliance.policy import obstacles, rules_from
+from appliance.model import HttpExchange, Message
+from appliance.outlet import (
+    BUNDLE_WAIT,
+    agent,
+    carrier,
+    engine,
+    publication,
+    rules,
+    say,
+    withheld,
+)
+from appliance.pipeline import Pipeline
 from appliance.preview import Preview
-from appliance.rules.engine import Rules
 from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
 from appliance.ship.batch import Batcher
 from appliance.sources.pcap import CaptureFiles
 from appliance.summary import render
-from appliance.uploads import Uploads
+from appliance.uploads import Patient, Uploads
 
 OK: Final = 0
 INCOMPLETE: Final = 1  # a file was cut short, or is no capture; not all could be written or delivered
 USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
-AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
-
-BUNDLE_WAIT: Final = NANOSECONDS  # as the predecessor: a call waits for others a second at most
 PROGRESS_FROM: Final = 32 << 20  # octets of files that take long enough to ask how far it is
 
 # Almost everything dies by reference count; the cycles (a connection and its two directions) are few.
@@ -81,14 +84,6 @@ class Replay:
     progress: bool
     width: int
     drain: float | None  # seconds; None: until all is delivered
-
-
-class Refusal(Exception):  # noqa: N818  # not a fault of ours
-    """What was asked for cannot be done with these settings; one line for each reason."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
 
 
 class Printed:
@@ -133,83 +128,38 @@ def replay(settings: Settings, request: Replay) -> int:
     if interrupted:
         say("interrupted: the calls are those of what had been read")
     if request.summary:
-        sys.stderr.write(render(ledger))
+        with suppress(OSError):
+            sys.stderr.write(render(ledger))
     else:
         for unbalanced in ledger.unbalanced():
             say(f"the ledger does not add up: {unbalanced}")
     return _verdict(source, ledger, request, interrupted=interrupted)
 
 
-def say(text: str) -> None:
-    sys.stderr.write(f"appliance: {text}\n")
-
-
-def rules(settings: Settings) -> RuleSet:
-    """Raises PolicyError."""
-    found, notes = rules_from(settings.rules)
-    for note in notes:
-        say(note)
-    return found
-
-
-def engine(found: RuleSet, ledger: Ledger) -> Rules:
-    return Rules(found, ledger, secrets.randbelow, time.perf_counter)
-
-
 def _output(settings: Settings, request: Replay, ledger: Ledger, interrupts: Interrupts) -> Output:
     found = rules(settings)
-    agent = f"{AGENT} (vpc-mirror-appliance {secrets.token_hex(8)})"
-    publication = Publication(
-        Messages(settings.messages()), engine(found, ledger), ledger, settings.host(), agent.encode()
-    )
+    name = agent()
+    published = publication(settings, found, ledger, name)
     if request.sink:
-        return _uploads(settings, request, ledger, found, publication, agent, interrupts)
+        way = None
+        if not withheld(settings, found, request.sink):
+            way = Patient(
+                carrier(settings, found, request.sink, name, say),
+                request.drain,
+                lambda: interrupts.requested,
+                time.monotonic,
+                say,
+            )
+        batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
+        return Uploads(published.publish, ledger, batcher, way, time.monotonic_ns)
 
     def written(exchange: HttpExchange) -> Message | None:
-        message = publication.publish(exchange)
+        message = published.publish(exchange)
         ledger.tally["message_written"] += message is not None
         return message
 
     options = FormatOptions(settings.host(), request.width, release(), written)
     return Printed(plugin.find("appliance.formats", request.format).build(options), request.output)
-
-
-def _uploads(  # noqa: PLR0913  # the parts
-    settings: Settings,
-    request: Replay,
-    ledger: Ledger,
-    found: RuleSet,
-    publication: Publication,
-    agent: str,
-    interrupts: Interrupts,
-) -> Output:
-    withheld = settings.disable or found.has("skip_submission")
-    stops = [] if settings.disable else obstacles(settings.url, found)
-    if stops:
-        raise Refusal(stops)
-    carrier = None
-    if withheld:
-        why = "USAGE_LOGGERS_DISABLE is set" if settings.disable else "the rule skip_submission is set"
-        say(f"nothing is sent: {why}")
-    else:
-        # Loaded only here: aiohttp takes a quarter of a second.
-        resurface = plugin.find("appliance.sinks", request.sink)
-        carriage = plugin.find("appliance.ship", "carrier")
-        shipping = plugin.find("appliance.ship", "shipper")
-        options = resurface.Options(settings.url, not found.has("skip_compression"), agent)
-        outside = shipping.Outside(time.monotonic, random.random, asyncio.sleep, say)
-        limits = shipping.ShipperOptions(settings.bundle_queue)
-        carrier = carriage.Carrier(resurface.build(options), limits, outside)
-    batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
-    return Uploads(
-        publication.publish,
-        ledger,
-        batcher,
-        carrier,
-        time.monotonic_ns,
-        request.drain,
-        interrupts.waiting,
-    )
 
 
 def _copy(

@@ -11,27 +11,23 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from appliance import values
 from appliance.message import ANNOTATIONS, MessageOptions
 from appliance.model import NANOSECONDS
 from appliance.packet.vni import VniSelection
 from appliance.pipeline import PipelineOptions
 
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
-_DIGITS = re.compile(r"\d{1,15}", re.ASCII)
-_PORT_MAX: Final = 65_535
 _FAMILY: Final = "SNIFFER_"
-_TRUE: Final = ("1", "t", "T", "true", "True", "TRUE")
-_FALSE: Final = ("0", "f", "F", "false", "False", "FALSE")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}", re.ASCII)
+_GENEVE: Final = "SNIFFER_MIRROR_GENEVEPORT"  # the only one that means something when it is empty
+LIST_LIMIT: Final = 1 << 20  # octets of a file with VNIs or ports
 _SECRETS: Final = frozenset({"USAGE_LOGGERS_URL"})  # may carry a password: never shown
 _NEVER_READ: Final = {"USAGE_LOGGERS_DISABLED": "USAGE_LOGGERS_DISABLE"}  # what templates set in vain
 
@@ -42,67 +38,6 @@ class SettingsError(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-def _ports(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    ports = set()
-    for item in value.split(","):
-        text = item.strip()
-        if not (_DIGITS.fullmatch(text) and 0 < int(text) <= _PORT_MAX):
-            raise ValueError("not a port")  # not the text itself: it need not be UTF-8
-        ports.add(int(text))
-    return frozenset(ports)
-
-
-def _vnis(value: object) -> object:
-    return VniSelection.parse(value) if isinstance(value, str) else value
-
-
-def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("not a size")  # not the text itself: it need not be UTF-8
-    return int(match[1]) * _UNITS[match[2].lower()]
-
-
-def _name(value: object) -> object:
-    if isinstance(value, str) and not value.isprintable():  # nor octets that are not UTF-8
-        raise ValueError("not a name")
-    return value
-
-
-def _flag(value: object) -> object:
-    """As Go reads a boolean; the predecessor takes anything else for false, and sends."""
-    if not isinstance(value, str):
-        return value
-    if value not in {*_TRUE, *_FALSE}:
-        raise ValueError("neither true nor false")
-    return value in _TRUE
-
-
-def _annotations(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    names = frozenset(name.strip() for name in value.split(",")) - {"", "none"}
-    if not names <= {*ANNOTATIONS}:
-        raise ValueError("not an annotation")
-    return names
-
-
-def _field_name(value: object) -> object:
-    if isinstance(value, str) and value and not _TOKEN.fullmatch(value):
-        raise ValueError("not the name of a header field")
-    return value.lower() if isinstance(value, str) else value
-
-
-def _rules(value: object) -> object:
-    if isinstance(value, str):
-        value.encode()  # UnicodeEncodeError, a ValueError: octets that are not UTF-8
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +52,10 @@ class Doc:
 
 _OCTETS: Final = "{range}, in octets or with a unit: 4194304, 4096k, 4mb"
 _SECONDS: Final = "{range} seconds"
-Ports = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ports)]
-Vnis = Annotated[VniSelection | None, NoDecode, BeforeValidator(_vnis)]
-Size = Annotated[int, NoDecode, BeforeValidator(_size)]
+Ports = Annotated[str, BeforeValidator(values.ports)]
+Vnis = Annotated[str, BeforeValidator(values.vnis)]
+Switch = Annotated[bool, NoDecode, BeforeValidator(values.flag)]
+Size = Annotated[int, NoDecode, BeforeValidator(values.size)]
 
 
 class Settings(BaseSettings):
@@ -132,31 +68,80 @@ class Settings(BaseSettings):
     app_ports: Annotated[
         Ports,
         Doc(
-            "a comma list of TCP ports, 1 to 65535",
+            "a comma list of TCP ports, 1 to 65535, or `file:///path`, which is followed",
             "Only connections with one of these ports. Without it HTTP is recognised on any port.",
             "80,8080",
             "`APP_PORT`, else any port",
         ),
-    ] = Field(default=None, alias="APP_PORTS")
+    ] = Field(default="", alias="APP_PORTS")
     app_port: Annotated[
         Ports,
         Doc(
-            "a comma list of TCP ports, 1 to 65535", "The old name; counts where APP_PORTS is not set.", "80"
+            "a comma list of TCP ports, 1 to 65535",
+            "The old name; counts where APP_PORTS is not set.",
+            "80",
+            "-",
         ),
-    ] = Field(default=None, alias="APP_PORT")
+    ] = Field(default="", alias="APP_PORT")
+    engine: Annotated[
+        str,
+        BeforeValidator(values.engine),
+        Doc(
+            "`vxlan` or `mirror`; `live` (also `libpcap`, `af_packet`, `raw_socket`)",
+            "Where `run` captures: as a traffic-mirror target, or from this machine's interfaces.",
+            "vxlan",
+        ),
+    ] = Field(default="live", alias="SNIFFER_ENGINE")
+    vxlan_port: Annotated[
+        int,
+        NoDecode,
+        BeforeValidator(values.port),
+        Doc("a UDP port, 1 to 65535", "Where VXLAN comes in.", "14789"),
+    ] = Field(default=4789, alias="SNIFFER_MIRROR_VXLANPORT")
+    geneve_port: Annotated[
+        int | None,
+        NoDecode,
+        BeforeValidator(values.optional_port),
+        Doc("a UDP port, 1 to 65535; `off` or empty", "Where GENEVE comes in.", "off"),
+    ] = Field(default=6081, alias="SNIFFER_MIRROR_GENEVEPORT")
+    workers: Annotated[
+        int,
+        Doc("{range} processes", "Processes that share the traffic, by connection.", "2", "cores"),
+        Field(ge=0, le=256),
+    ] = Field(default=0, alias="SNIFFER_WORKERS")
+    drain_seconds: Annotated[
+        int,
+        Doc(_SECONDS, "How long `run` may take, when it is told to stop, to send what it has.", "60"),
+        Field(ge=0, le=3600),
+    ] = Field(default=20, alias="SNIFFER_DRAIN_SECONDS")
+    receive_buffer: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets that the kernel may hold for each worker of a mirror target.", "256mb"),
+        Field(ge=4096, le=1 << 30),
+    ] = Field(default=64 << 20, alias="SNIFFER_RECEIVE_BUFFER")
+    sinks: Annotated[
+        str,
+        BeforeValidator(values.sink),
+        Doc(
+            "`resurface` or `stdout`",
+            "Where `run` sends calls.",
+            "stdout",
+            "`resurface`",
+        ),
+    ] = Field(default="resurface", alias="SNIFFER_SINKS")
     mirror_vnis: Annotated[
         Vnis,
         Doc(
-            "VNIs separated by commas or blanks; a negative one is excluded",
-            "Which VXLAN and GENEVE network identifiers to keep; the first entry that fits decides, and any "
-            "exclusion makes the rest selected.",
+            "VNIs separated by commas or blanks, a negative one excludes; or `file:///path` (followed)",
+            "Which mirror sessions to keep, by VXLAN or GENEVE network identifier; the first entry that fits "
+            "decides, and any exclusion makes the rest selected.",
             "123,456",
             "all",
         ),
-    ] = Field(default=None, alias="SNIFFER_MIRROR_VNIS")
+    ] = Field(default="", alias="SNIFFER_MIRROR_VNIS")
     url: Annotated[
         str,
-        BeforeValidator(_name),
+        BeforeValidator(values.name),
         Doc(
             "an http or https URL",
             "The Resurface database. `http` needs the rule `allow_http_url`.",
@@ -166,7 +151,7 @@ class Settings(BaseSettings):
     ] = Field(default="", alias="USAGE_LOGGERS_URL")
     rules: Annotated[
         str,
-        BeforeValidator(_rules),
+        BeforeValidator(values.rules),
         Doc(
             "rules, with `\\n` between them, or `file:///path` (docs/rules.md)",
             "What may leave, applied before anything is written or sent.",
@@ -177,22 +162,32 @@ class Settings(BaseSettings):
     disable: Annotated[
         bool,
         NoDecode,
-        BeforeValidator(_flag),
+        BeforeValidator(values.flag),
         Doc("true or false", "Run, and send nothing.", "true", "false"),
     ] = Field(default=False, alias="USAGE_LOGGERS_DISABLE")
     bundle_size: Annotated[
         Size,
         Doc(_OCTETS, "Octets of messages, before compression, that make an upload.", "1mb"),
-        Field(ge=1024, le=1 << 30),
+        Field(ge=1, le=1 << 30),
     ] = Field(default=5 << 20, alias="USAGE_LOGGERS_BUNDLE_SIZE")
     bundle_queue: Annotated[
         int,
         Doc("{range} uploads", "Uploads that may wait for the database.", "16"),
         Field(ge=1, le=100_000),
     ] = Field(default=128, alias="USAGE_LOGGERS_BUNDLE_QUEUE_SIZE")
+    certificates: Annotated[
+        str,
+        BeforeValidator(values.name),
+        Doc(
+            "a file of certificates in PEM form",
+            "The authorities by which an https database is verified, instead of the system's.",
+            "/etc/ssl/own-ca.pem",
+            "the system's",
+        ),
+    ] = Field(default="", alias="SSL_CERT_FILE")
     realip_header: Annotated[
         str,
-        BeforeValidator(_field_name),
+        BeforeValidator(values.field_name),
         Doc(
             "the name of a header field",
             "Adds the client's address to each call as this request header, behind what was sent.",
@@ -203,7 +198,7 @@ class Settings(BaseSettings):
     annotate: Annotated[
         frozenset[str],
         NoDecode,
-        BeforeValidator(_annotations),
+        BeforeValidator(values.custom_fields),
         Doc(
             "a comma list of " + ", ".join(f"`{name}`" for name in ANNOTATIONS) + ", or `none`",
             "What is added to each call as `custom_field:*`, before the rules.",
@@ -264,14 +259,14 @@ class Settings(BaseSettings):
     ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
     dyno: Annotated[
         str,
-        BeforeValidator(_name),
+        BeforeValidator(values.name),
         Doc("a name in UTF-8", "The `host` of messages.", "sniffer-1", "the machine's name"),
     ] = Field(default="", alias="DYNO")
 
     def pipeline(self) -> PipelineOptions:
         return PipelineOptions(
-            vnis=self.mirror_vnis,
-            ports=self.app_ports or self.app_port,
+            vnis=self.vni_selection(),
+            ports=self.port_selection(),
             body_limit=self.body_limit,
             flow_idle=self.flow_idle_seconds * NANOSECONDS,
             max_flows=self.max_flows,
@@ -281,6 +276,47 @@ class Settings(BaseSettings):
             reorder_segments=self.reorder_segments,
             exchange_memory=self.exchange_memory,
         )
+
+    def vni_selection(self) -> VniSelection | None:
+        """As the variable or the file has it now. Raises SettingsError."""
+        text = self._text("SNIFFER_MIRROR_VNIS", self.mirror_vnis)
+        try:
+            return VniSelection.parse(text) if text.strip() else None
+        except ValueError as error:
+            raise SettingsError([f"SNIFFER_MIRROR_VNIS={self.mirror_vnis}: {error}"]) from None
+
+    def port_selection(self) -> frozenset[int] | None:
+        """As the variable or the file has it now. Raises SettingsError."""
+        text = self._text("APP_PORTS", self.app_ports or self.app_port)
+        try:
+            return values.ports_of(text) if text.strip() else None
+        except ValueError:
+            line = f"APP_PORTS={self.app_ports}: accepts a comma list of TCP ports, 1 to 65535"
+            raise SettingsError([line]) from None
+
+    def followed(self) -> list[str]:
+        """The files whose change is to take effect."""
+        texts = (self.mirror_vnis, self.app_ports or self.app_port, self.rules.strip().strip("\"'"))
+        return [text.removeprefix(values.FILE).strip() for text in texts if text.startswith(values.FILE)]
+
+    def worker_count(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @staticmethod
+    def _text(name: str, value: str) -> str:
+        if not value.startswith(values.FILE):
+            return value
+        path = value.removeprefix(values.FILE)
+        try:
+            with Path(path).open("rb") as file:
+                octets = file.read(LIST_LIMIT + 1)
+            if len(octets) > LIST_LIMIT:
+                raise SettingsError([f"{name}={value}: more than {LIST_LIMIT >> 20} MiB"])
+            return ",".join(octets.decode("ascii").split())
+        except UnicodeDecodeError:
+            raise SettingsError([f"{name}={value}: holds other than numbers and separators"]) from None
+        except OSError as error:
+            raise SettingsError([f"{name}={value}: cannot be read: {error.strerror}"]) from None
 
     def warnings(self) -> list[str]:
         """What the user must not take for granted."""
@@ -302,8 +338,6 @@ ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (sp
     "NET_DEVICE",
     "VPC_MIRROR_DEVICE",
     "K8S_INPUT",
-    "SNIFFER_ENGINE",
-    "SNIFFER_MIRROR_VXLANPORT",
     "SNIFFER_PCAP_BUFFER_SIZE",
     "SNIFFER_PROMISC_ENABLED",
     "SNIFFER_RF_MONITOR_ENABLED",
@@ -359,7 +393,8 @@ def load() -> Settings:
         if name.startswith(_FAMILY) and name not in known and name not in ELSEWHERE
     ]
     try:
-        settings = Settings()
+        off = {_GENEVE: values.OFF} if os.environ.get(_GENEVE) == "" else {}
+        settings = Settings(**off)  # type: ignore[arg-type]  # by alias, as text
     except ValidationError as error:
         names = {str(fault["loc"][0]) for fault in error.errors()}
         lines += [f"{name}={_shown(name)}: accepts {known[name].accepts}" for name in sorted(names)]

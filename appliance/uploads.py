@@ -1,15 +1,16 @@
-"""Calls -> rules -> lines -> batches -> a sink: the way out of a replay.
+"""Calls -> rules -> lines -> batches -> a way to a sink.
 
-Contract: ``take`` blocks while the sink takes nothing, so that files are read no faster than their calls
-are delivered and nothing is shed; ``end`` waits for the rest. What the user said is not to be sent is
-counted as withheld.
+Contract: every call is counted: what the rules leave of it is queued, or withheld where the user said that
+nothing is to be sent; ``way`` takes the batches and says at the end what became of them. ``Patient`` is for
+files: it blocks while the sink takes nothing, so that nothing is shed. ``Live`` is for what does not wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Final
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Protocol
 
 import orjson
 
@@ -18,70 +19,165 @@ from appliance.model import Batch, HttpExchange, Message
 from appliance.ship.batch import Batcher
 from appliance.ship.carrier import Carrier
 
-UPLOADS: Final = ("message_delivered", "message_rejected", "message_queued", "message_undelivered")
+OUTCOMES: Final = ("message_delivered", "message_rejected", "message_shed")
+ASKED: Final = 20.0  # seconds that are left for the rest once the user wants an end
+TICK: Final = 0.25  # seconds between two looks at what has waited long enough
+
+
+class Way(Protocol):
+    def begin(self, flush: Callable[[], Batch | None], /) -> None: ...
+
+    def put(self, batch: Batch, /) -> None: ...
+
+    def counts(self) -> Mapping[str, int]:
+        """What has become of the calls so far, by OUTCOMES; the others are queued."""
+        ...
+
+    def finish(self, last: Batch | None, /) -> None:
+        """What is not sent then stays so."""
+        ...
 
 
 class Uploads:
-    def __init__(  # noqa: PLR0913  # the parts
+    def __init__(
         self,
         publish: Callable[[HttpExchange], Message | None],
         ledger: Ledger,
         batcher: Batcher,
-        carrier: Carrier | None,
+        way: Way | None,
         now: Callable[[], int],
-        drain: float | None,
-        waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``carrier`` None: nothing is sent. ``now``: nanoseconds. ``drain``: seconds for the rest.
-
-        ``waiting``: within it the user may end a wait (KeyboardInterrupt); what is not sent then is counted.
-        """
+        """``way`` None: nothing is sent. ``now``: nanoseconds."""
         self._publish = publish
         self._tally = ledger.tally
         self._batcher = batcher
-        self._carrier = carrier
+        self._alone = threading.Lock()  # the batcher: files may wait for input while calls wait to be sent
+        self._way = way
         self._now = now
-        self._drain = drain
-        self._waiting = waiting
-        self._unsent = 0  # calls since the user would wait no longer
+        self._taken = 0
 
     def begin(self) -> None:
-        """Nothing to say before the first call."""
+        if self._way is not None:
+            self._way.begin(self._overdue)
 
     def take(self, exchange: HttpExchange) -> None:
         message = self._publish(exchange)
         if message is None:
             return
-        if self._carrier is None:
+        if self._way is None:
             self._tally["message_withheld"] += 1
             return
+        self._taken += 1
         self._tally["message_queued"] += 1
-        self._put(self._batcher.add(orjson.dumps(message), self._now()))
+        line = orjson.dumps(message)
+        with self._alone:
+            batch = self._batcher.add(line, self._now())
+        if batch is not None:
+            self._way.put(batch)
 
     def pause(self) -> None:
-        """Between two batches of frames."""
-        self._put(self._batcher.tick(self._now()))
+        """Between two batches of frames, and when none come."""
+        batch = self._overdue()
+        if batch is not None and self._way is not None:
+            self._way.put(batch)
+
+    def settle(self) -> None:
+        """Bring the ledger up to date."""
+        if self._way is not None:
+            counts = self._way.counts()
+            for name in OUTCOMES:
+                self._tally[name] = counts[name]
+            self._tally["message_queued"] = self._taken - sum(self._tally[name] for name in OUTCOMES)
 
     def end(self) -> None:
-        self._put(self._batcher.flush())
-        if self._carrier is not None:
-            try:
-                with self._waiting():
-                    counts = self._carrier.finish(self._drain)
-            except KeyboardInterrupt:  # asked before
-                counts = self._carrier.finish(0.0)
-            for name in UPLOADS:
-                self._tally[name] = counts[name]
-            self._tally["message_undelivered"] += self._unsent
+        if self._way is not None:
+            with self._alone:
+                batch = self._batcher.flush()
+            self._way.finish(batch)
+            self.settle()
+            self._tally["message_undelivered"] = self._tally["message_queued"]
+            self._tally["message_queued"] = 0
 
-    def _put(self, batch: Batch | None) -> None:
-        if batch is None or self._carrier is None:
-            return
-        taken = False
+    def obey(self, publish: Callable[[HttpExchange], Message | None]) -> None:
+        """Other rules, from the next call on."""
+        self._publish = publish
+
+    def _overdue(self) -> Batch | None:
+        with self._alone:
+            return self._batcher.tick(self._now())
+
+
+class Patient:
+    """Waits for room, and at the end until all is sent; the user's request limits that, a second ends it."""
+
+    def __init__(  # noqa: PLR0913  # the parts
+        self,
+        carrier: Carrier,
+        drain: float | None,
+        asked: Callable[[], bool],
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
+        """``drain``: seconds for the rest at the end, None: as long as it takes.
+
+        ``asked``: whether the user wants an end: then ``drain``, or ASKED seconds, are left from that moment.
+        ``clock``: seconds.
+        """
+        self._carrier = carrier
+        self._drain = drain
+        self._asked = asked
+        self._clock = clock
+        self._say = say
+        self._until: float | None = None
+        self._over = False
+
+    def begin(self, flush: Callable[[], Batch | None]) -> None:
+        self._carrier.every(TICK, flush)
+
+    def put(self, batch: Batch) -> None:
         try:
-            with self._waiting():
-                taken = True
-                self._carrier.put(batch)
-        except KeyboardInterrupt:
-            if not taken:  # else the carrier has counted it
-                self._unsent += batch.count
+            if not self._over and not self._carrier.put(batch, self._is_over):
+                self._over = True
+        except KeyboardInterrupt:  # asked again
+            self._over = True
+
+    def counts(self) -> Mapping[str, int]:
+        return self._carrier.counts()
+
+    def finish(self, last: Batch | None) -> None:
+        if self._drain is not None and self._until is None:
+            self._until = self._clock() + self._drain
+        if last is not None:
+            self.put(last)
+        with suppress(KeyboardInterrupt):
+            self._carrier.finish(self._is_over)
+
+    def _is_over(self) -> bool:
+        if self._until is None and self._asked():
+            seconds = ASKED if self._drain is None else self._drain
+            self._until = self._clock() + seconds
+            self._say(f"stopping: what is left is sent for {seconds:g} s at most; ask again to end at once")
+        return self._over or (self._until is not None and self._clock() >= self._until)
+
+
+class Live:
+    """Never waits, but at the end."""
+
+    def __init__(self, carrier: Carrier, is_over: Callable[[], bool]) -> None:
+        """``is_over``: whether the time for the rest is over, asked at the end."""
+        self._carrier = carrier
+        self._is_over = is_over
+
+    def begin(self, flush: Callable[[], Batch | None]) -> None:
+        """Whoever captures comes by by itself."""
+
+    def put(self, batch: Batch) -> None:
+        self._carrier.offer(batch)
+
+    def counts(self) -> Mapping[str, int]:
+        return self._carrier.counts()
+
+    def finish(self, last: Batch | None) -> None:
+        if last is not None:
+            self._carrier.offer(last)
+        self._carrier.finish(self._is_over)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,11 +187,12 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
 def test_bad_settings_are_2_before_anything_is_read(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_PORTS", "eighty")
     monkeypatch.setenv("SNIFFER_MAX_FLOW", "1")
+    accepts = "a comma list of TCP ports, 1 to 65535, or `file:///path`, which is followed"
     code, out, said = run("replay", capture)
     assert (code, out) == (2, "")
     assert said.splitlines() == [
         "appliance: SNIFFER_MAX_FLOW: no such variable; did you mean SNIFFER_MAX_FLOWS?",
-        "appliance: APP_PORTS='eighty': accepts a comma list of TCP ports, 1 to 65535",
+        f"appliance: APP_PORTS='eighty': accepts {accepts}",
     ]
 
 
@@ -337,12 +339,39 @@ def test_interrupt_ends_the_wait_for_a_database_that_is_gone(
         said = command.stderr.readline()
         assert "Connection refused" in said
         command.send_signal(signal.SIGINT)
+        while "ask again" not in said:
+            said += command.stderr.readline()
+        command.send_signal(signal.SIGINT)
         said += command.stderr.read()
     assert command.returncode == 130
     assert "Traceback" not in said
     assert "destroyed" not in said
     assert re.search(rf"message_undelivered +{CALLS} calls", said)
     assert said.endswith("the ledger adds up\n")
+
+
+def test_stop_sends_what_was_read_to_a_database_that_takes_it(
+    capture: Path, monkeypatch: pytest.MonkeyPatch, database: tuple[Resurface, str]
+) -> None:
+    """A pipe that stays open: SIGTERM ends the reading, and what was read is delivered."""
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug\nallow_http_url")
+    argv = [*COMMAND, "replay", "--sink", "resurface", "--summary", "-"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdin is not None
+        assert command.stderr is not None
+        command.stdin.write(capture.read_bytes())
+        command.stdin.flush()
+        until = time.monotonic() + 20
+        while len(server.messages) < CALLS - 2 and time.monotonic() < until:  # two wait for their end
+            time.sleep(0.01)
+        assert len(server.messages) >= CALLS - 2  # a bundle leaves after a second, whatever the pipe does
+        command.send_signal(signal.SIGTERM)
+        said = command.stderr.read().decode()
+    assert command.returncode == 130
+    assert re.search(rf"message_delivered +{CALLS} calls", said), said
+    assert len(server.messages) == CALLS
 
 
 def test_sending_and_printing_exclude_each_other(capture: Path) -> None:

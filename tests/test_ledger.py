@@ -83,6 +83,7 @@ def test_every_reason_for_a_loss_of_octets_or_frames_is_in_an_identity() -> None
         "kind_http2",
         "exchange_incomplete",
         "exchange_evicted",
+        "exchange_worker_lost",
         "http_event_late",
         "rule_timeouts",
     }

@@ -81,3 +81,41 @@ def test_quotes_around_the_value_are_left_out_and_said() -> None:
     found, notes = rules_from('"include debug"')
     assert len(found.rules) == 2
     assert notes == ["USAGE_LOGGERS_RULES: the quotes around the value were left out"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..b/message",
+        "http://db host:7701/message",
+        "http://db\\7701/message",
+        f"http://{'a' * 64}.test/message",
+        "http://.../",
+        "http://%00/",
+        "http://-a.test/",
+        "https://${HOST}/message",
+        "http://<host>/message",
+        "http://€:p@h.test/",
+        "http://[::1/",
+    ],
+)
+def test_a_url_that_nothing_can_be_sent_to_stops_the_start(url: str) -> None:
+    (line,) = obstacles(url, DEBUG)
+    assert line.startswith("USAGE_LOGGERS_URL: not an http or https URL with a host")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]:7701", "[fe80::1%25eth0]", "bücher.test", "my_db", "a.b.", "1.test"]
+)
+def test_hosts_that_can_be_asked_for(host: str) -> None:
+    assert obstacles(f"http://{host}/message", DEBUG) == []
+
+
+@pytest.mark.parametrize("content", [None, "", "-----BEGIN PRIVATE KEY-----\n"])
+def test_a_file_without_certificates_stops_the_start(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    (line,) = obstacles("https://db.test/message", STRICT, str(path))
+    assert line.startswith(f"SSL_CERT_FILE={path}: ")
+    assert obstacles("http://db.test/message", DEBUG, str(path)) == []

@@ -12,7 +12,7 @@ import pytest
 from appliance.ledger import Ledger
 from appliance.message import MessageOptions, Messages
 from appliance.model import HttpExchange
-from appliance.pipeline import Publication
+from appliance.pipeline import NOBODYS, OwnUploads, Publication
 from appliance.rules.engine import Rules
 from appliance.rules.grammar import parse
 from tests.support import vectors
@@ -127,7 +127,9 @@ def octets(source: dict[str, str]) -> bytes:
     return source["text"].encode() if "text" in source else base64.b64decode(source["base64"])
 
 
-def publication(rules: str, ledger: Ledger, host: str = "h", own: bytes = b"", **options: Any) -> Publication:
+def publication(
+    rules: str, ledger: Ledger, host: str = "h", own: OwnUploads = NOBODYS, **options: Any
+) -> Publication:
     engine = Rules(parse(rules), ledger, lambda _: 0, lambda: 0.0)
     return Publication(Messages(MessageOptions(**options)), engine, ledger, host, own)
 
@@ -175,13 +177,33 @@ def test_host_comes_after_the_rules_and_annotations_before() -> None:
 
 def test_own_uploads_are_not_captured_and_nobody_else_can_hide_so() -> None:
     ledger = Ledger()
-    one = publication("include debug", ledger, own=b"Resurface/3.3.2 (x 1234)")
+    one = publication(
+        "include debug", ledger, own=OwnUploads(b"Resurface/3.3.2 (x 1234)", b"Resurface/3.3.2 (x")
+    )
     head = b"POST /message HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n"
     answer = b"HTTP/1.1 204 x\r\n\r\n"
     assert one.publish(call(head % b"Resurface/3.3.2 (x 1234)", answer)) is None
-    assert one.publish(call(head % b"Resurface/3.3.2 (x)", answer)) is not None
+    for other in (b"Resurface/3.3.2 (x)", b"Resurface/3.3.2 (x 12345)", b"Resurface/3.3.2 (x 123"):
+        assert one.publish(call(head % other, answer)) is not None
     assert ledger.tally["call_own_upload"] == 1
     assert not [fault for fault in ledger.unbalanced() if fault.startswith("calls")]
+
+
+def test_uploads_of_another_appliance_to_our_database_are_no_calls() -> None:
+    """Two that see each other would feed each other for ever. The same head to anybody else is a call."""
+    ledger = Ledger()
+    own = OwnUploads(b"R (x 1)", b"R (x ", b"db.test", 80, b"/message")
+    one = publication("include debug", ledger, own=own)
+
+    def sent(
+        method: str = "POST", path: str = "/message", host: str = "DB.test:80", agent: str = "R (x 2)"
+    ) -> bool:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n\r\n"
+        return one.publish(call(head.encode(), b"HTTP/1.1 204 x\r\n\r\n")) is None
+
+    assert sent()
+    assert not any([sent("PUT"), sent(path="/other"), sent(host="shop.test"), sent(agent="R (y 2)")])
+    assert ledger.tally["call_own_upload"] == 1
 
 
 # -- the behaviour matrix (§4.8): what the predecessor loses and we deliver

@@ -1,7 +1,8 @@
 """Tunnels: VXLAN, VXLAN-GPE, GENEVE, GRE and the ERSPAN inside GRE.
 
 In: a cursor at a tunnel's header. Out: what is inside. VXLAN and GENEVE tell the cursor their VNI: the
-innermost one names the network, the outermost one other than 0 the mirror session. A payload type or version that is not decoded is TUNNEL_UNSUPPORTED.
+innermost one names the network, the outermost one other than 0 the mirror session. A payload type or
+version that is not decoded is TUNNEL_UNSUPPORTED.
 
 Bits that a receiver must ignore are ignored. A VXLAN header without the I flag has no valid VNI,
 and a VXLAN datagram has to have one (RFC 7348 §5): Linux drops it, we count it as malformed, since

@@ -1,18 +1,20 @@
 """Batches -> a sink: a bounded queue, several uploads at a time, retries.
 
 Contract: a batch is delivered, rejected or still queued, never lost on the way: at any moment calls taken =
-delivered + rejected + queued + undelivered. What may go better later is tried again without limit, after a
-wait that doubles with every failure up to ``LONGEST``, shortened by dice so that many appliances do not
-come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it.
+delivered + rejected + shed + queued + undelivered. What may go better later is tried again without limit,
+after a wait that doubles with every failure up to ``LONGEST``, shortened by dice so that many appliances do
+not come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it.
 
 One sink, one shipper: sinks do not hold each other up. Clock, dice and sleep come from the caller.
-Bounds: ``queue`` batches wait and ``in_flight`` are being sent.
+Bounds: ``queue`` batches of ``octets`` in all wait (one larger than that waits alone) and ``in_flight`` are
+being sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +29,7 @@ QUIET: Final = 60.0  # seconds between two reports of one reason
 @dataclass(frozen=True, slots=True)
 class ShipperOptions:
     queue: int = 128
+    octets: int = 256 << 20
     in_flight: int = 4
 
 
@@ -46,12 +49,15 @@ class Shipper:
         self._options = options
         self._outside = outside
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(options.queue)
+        self._octets = 0  # in the queue
+        self._freed = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._reports = Reports(outside)
         self.counts = {
             "message_delivered": 0,
             "message_rejected": 0,
             "message_queued": 0,
+            "message_shed": 0,
             "message_undelivered": 0,
             "upload_bytes": 0,
             "uploads": 0,
@@ -65,11 +71,30 @@ class Shipper:
         """Waits for room. Cancelled, the batch is undelivered."""
         self.counts["message_queued"] += batch.count
         try:
-            await self._queue.put(batch)
+            while not self._has_room(batch):
+                self._freed.clear()
+                await self._freed.wait()
+            self._octets += len(batch.payload)
+            self._queue.put_nowait(batch)
         except asyncio.CancelledError:
             self.counts["message_queued"] -= batch.count
             self.counts["message_undelivered"] += batch.count
             raise
+
+    def offer(self, batch: Batch) -> None:
+        """For those who cannot wait: without room it is shed."""
+        if self._has_room(batch):
+            self._queue.put_nowait(batch)
+            self._octets += len(batch.payload)
+            self.counts["message_queued"] += batch.count
+        else:
+            self.counts["message_shed"] += batch.count
+            self._reports.add("the queue is full: calls are shed")
+
+    def _has_room(self, batch: Batch) -> bool:
+        if self._queue.full():
+            return False
+        return not self._octets or self._octets + len(batch.payload) <= self._options.octets
 
     async def drain(self, seconds: float | None) -> None:
         """Until all is delivered or rejected, or the time is over; then the rest is undelivered."""
@@ -88,6 +113,8 @@ class Shipper:
     async def _work(self) -> None:
         while True:
             batch = await self._queue.get()
+            self._octets -= len(batch.payload)
+            self._freed.set()
             reason = await self._deliver(batch)
             self.counts["message_queued"] -= batch.count
             self.counts[reason] += batch.count
@@ -142,4 +169,5 @@ class Reports:
     def _say(self, reason: str) -> None:
         times = self._since.pop(reason, 0)
         if times:
-            self._outside.say(reason if times == 1 else f"{reason} ({times} times)")
+            with suppress(OSError, ValueError):  # a log that cannot be written stops no delivery
+                self._outside.say(reason if times == 1 else f"{reason} ({times} times)")

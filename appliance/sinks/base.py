@@ -6,9 +6,19 @@ later, ``Reject`` where it never will. Reasons are for logs: never payload, neve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.model import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """What ``build`` gets; each sink takes from it what it has use for."""
+
+    url: str = ""
+    compress: bool = True
+    agent: str = ""  # name of the program, for a User-Agent
 
 
 class Retry(Exception):  # noqa: N818  # an answer, not an error

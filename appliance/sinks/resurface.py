@@ -17,6 +17,7 @@ import io
 import os
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -25,10 +26,12 @@ import aiohttp
 from isal import isal_zlib
 
 from appliance.model import Batch
-from appliance.sinks.base import Reject, Retry
+from appliance.sinks.base import Reject, Retry, SinkOptions
 
 LONGEST_WAIT: Final = 300.0  # seconds that a server may ask for
 ANSWER_LIMIT: Final = 64 << 10
+REST_TIME: Final = 2.0  # seconds for what follows an answer's head
+HEAD_LIMIT: Final = 64 << 10  # octets of one line of an answer's head; gateways add long ones
 LEVEL: Final = 1  # of isal; it packs messages 7:1, and the next level costs half as much again
 AGAIN: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 SERVER_ERRORS: Final = 500
@@ -65,8 +68,10 @@ class Resurface:
             async with self._opened().post(
                 self._options.url, data=io.BytesIO(body), headers=self._headers, allow_redirects=False
             ) as answer:
-                await answer.content.read(ANSWER_LIMIT)
                 status, after = answer.status, answer.headers.get("Retry-After")
+                with suppress(aiohttp.ClientError, OSError, TimeoutError):  # the status has said it all
+                    async with asyncio.timeout(REST_TIME):
+                        await answer.content.read(ANSWER_LIMIT)
         except aiohttp.ClientSSLError as error:
             raise Retry(f"TLS: {_tls_reason(error)}") from None
         except TimeoutError:
@@ -96,6 +101,9 @@ class Resurface:
                     sock_read=options.read_timeout,
                 ),
                 skip_auto_headers=_NEVER_SENT,
+                cookie_jar=aiohttp.DummyCookieJar(),  # each upload has the same head
+                max_line_size=HEAD_LIMIT,
+                max_field_size=HEAD_LIMIT,
                 auto_decompress=False,
                 trust_env=False,
             )
@@ -105,6 +113,8 @@ class Resurface:
 def _network_reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect: {_os_reason(error.os_error)}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is no HTTP that can be read"
     return _os_reason(error) if isinstance(error, OSError) else type(error).__name__
 
 
@@ -124,14 +134,14 @@ def seconds(after: str | None, now: float) -> float | None:
     """Retry-After (RFC 9110 §10.2.3) in either form as seconds from ``now``, or None."""
     if after is None:
         return None
-    if after.strip().isdigit():
+    if after.isascii() and after.strip().isdigit():
         return min(float(after), LONGEST_WAIT)
     try:
         then = email.utils.parsedate_to_datetime(after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return min(max(then.timestamp() - now, 0.0), LONGEST_WAIT)
 
 
-def build(options: Options) -> Resurface:
-    return Resurface(options)
+def build(options: SinkOptions) -> Resurface:
+    return Resurface(Options(options.url, options.compress, options.agent))

@@ -1,14 +1,16 @@
 """A capture file as octets: plain or gzip, from disk or standard input, never more than a piece at a time.
 
 Contract: ``read`` returns the next octets, empty at the end: ``PIECE`` of them but for the last, however
-short the members of a gzip file (RFC 1952 §2.2) are, since whoever reads joins pieces. What is damaged
+short the members of a gzip file (RFC 1952 §2.2) are, since whoever reads joins pieces; of a pipe what it has. What is damaged
 raises ``Damaged`` with a reason, after everything before the damage has been returned.
 Bound: ``PIECE`` octets in, ``PIECE`` out, whatever gzip makes of them.
 """
 
 from __future__ import annotations
 
+import os
 import select
+import stat
 import sys
 import zlib
 from pathlib import Path
@@ -28,6 +30,8 @@ class Octets:
     def __init__(self, path: str) -> None:
         """Raises OSError where the file cannot be opened, Damaged where its first piece cannot be read."""
         self._file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115  # close()
+        # A pipe from a capture that is running: what it has now is not held back for what it may have later.
+        self.live = not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self.consumed = 0  # octets read of the file as it is stored
         self._damage = ""
         self._gunzip = zlib.decompressobj(_GZIP_WINDOW)
@@ -56,15 +60,22 @@ class Octets:
     def _raw(self) -> bytes:
         """The next octets as they are stored; none at the end, and where ``_damage`` says why."""
         try:
-            data: bytes | None = self._file.read(PIECE)
-            while data is None:  # whoever started us left the pipe non-blocking
-                select.select([self._file], [], [])
-                data = self._file.read(PIECE)
+            data: bytes | None = None
+            while data is None:
+                data = self._some()
         except OSError as error:
             self._damage = error.strerror or str(error)
             return b""
         self.consumed += len(data)
         return data
+
+    def _some(self) -> bytes | None:
+        """None: whoever started us left the pipe non-blocking, and now it has something."""
+        try:
+            return os.read(self._file.fileno(), PIECE) if self.live else self._file.read(PIECE)
+        except BlockingIOError:
+            select.select([self._file], [], [])
+            return None
 
     def _inflate(self) -> bytes:
         parts = []

@@ -228,6 +228,9 @@ def _classic(
             if len(frames) == batch:
                 yield frames
                 frames = []
+        if frames and octets.live:
+            yield frames
+            frames = []
         base += at
         buffer, why = _go_on(octets, buffer[at:], header, before)
         at = 0

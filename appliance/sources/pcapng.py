@@ -62,7 +62,7 @@ class Pcapng:
         frames: list[Frame] = []
         while True:
             self._enhanced_blocks(frames)
-            if len(frames) == self._batch:
+            if len(frames) == self._batch or (frames and self._octets.live):
                 yield frames
                 frames = []
                 continue

@@ -39,7 +39,7 @@ def test_everything_is_delivered_and_the_sink_is_closed() -> None:
     carrier = Carrier(gate, ShipperOptions(), OUTSIDE)
     for _ in range(300):
         carrier.put(ONE)
-    assert carrier.finish(None)["message_delivered"] == gate.taken == 300
+    assert carrier.finish()["message_delivered"] == gate.taken == 300
     assert gate.closed
 
 
@@ -57,14 +57,65 @@ def test_who_puts_waits_while_the_queue_is_full() -> None:
     assert not done.wait(0.1)
     gate.opened.set()
     assert done.wait(10)
-    assert carrier.finish(None)["message_delivered"] == 10
+    assert carrier.finish()["message_delivered"] == 10
 
 
-def test_time_for_the_rest_is_limited() -> None:
+def test_the_rest_is_given_up_when_it_is_time() -> None:
     carrier = Carrier(Gate(), ShipperOptions(), OUTSIDE)
     carrier.put(ONE)
-    counts = carrier.finish(0.02)
+    answers = iter([False, True])
+    counts = carrier.finish(lambda: next(answers))
     assert (counts["message_undelivered"], counts["message_queued"]) == (1, 0)
+
+
+def test_a_wait_for_room_is_given_up_when_it_is_time() -> None:
+    carrier = Carrier(Gate(), ShipperOptions(queue=1, in_flight=1), OUTSIDE)
+    taken = [carrier.put(ONE, lambda: False) for _ in range(2)]
+    answers = iter([False, True])
+    assert [*taken, carrier.put(ONE, lambda: next(answers))] == [True, True, False]
+    carrier.finish(lambda: True)
+
+
+def test_who_offers_never_waits_and_what_has_no_room_is_shed() -> None:
+    carrier = Carrier(Gate(), ShipperOptions(queue=2, in_flight=1), OUTSIDE)
+    for _ in range(10):
+        carrier.offer(ONE)
+    counts = carrier.finish(lambda: True)
+    assert counts["message_shed"] + counts["message_undelivered"] == 10
+    assert counts["message_undelivered"] <= 3
+
+
+def test_a_resolver_that_does_not_answer_holds_up_nobody() -> None:
+    """getaddrinfo cannot be cancelled; the end of the process must not wait for its thread."""
+    stuck = threading.Event()
+
+    class Slow(Gate):
+        async def send(self, _: Batch) -> None:
+            await asyncio.get_running_loop().run_in_executor(None, stuck.wait)
+
+    carrier = Carrier(Slow(), ShipperOptions(), OUTSIDE)
+    carrier.put(ONE)
+    assert carrier.finish(lambda: True)["message_undelivered"] == 1
+    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    stuck.set()
+
+
+def test_what_has_waited_long_enough_goes_without_anybody_putting() -> None:
+    """A pipe may be silent for hours while a bundle waits for its second."""
+    gate = Gate(opened=True)
+    carrier = Carrier(gate, ShipperOptions(), OUTSIDE)
+    waiting = [ONE]
+    sent = threading.Event()
+
+    def flush() -> Batch | None:
+        if not waiting:
+            sent.set()
+            return None
+        return waiting.pop()
+
+    carrier.every(0.001, flush)
+    assert sent.wait(10)
+    assert carrier.finish()["message_delivered"] == 1
 
 
 def test_what_goes_wrong_in_the_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +128,4 @@ def test_what_goes_wrong_in_the_thread_is_raised(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(carrier._shipper, "put", broken)
     with pytest.raises(ZeroDivisionError):
         carrier.put(ONE)
-    carrier.finish(None)
+    carrier.finish()

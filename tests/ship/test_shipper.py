@@ -173,3 +173,37 @@ def test_one_reason_is_said_at_once_and_then_once_a_minute() -> None:
     reports.add("status 404")
     reports.flush()
     assert said == ["status 404", "status 500", "status 404 (3 times)", "status 404"]
+
+
+def test_a_log_that_cannot_be_written_stops_no_delivery() -> None:
+    def broken(_: str) -> None:
+        raise BrokenPipeError
+
+    async def work() -> dict[str, int]:
+        outside = Outside(lambda: 0.0, lambda: 0.0, asyncio.sleep, broken)
+        shipper = Shipper(
+            Sink([Retry("status 503"), Reject("status 400")]), ShipperOptions(in_flight=1), outside
+        )
+        shipper.start()
+        for _ in range(3):
+            await shipper.put(batch())
+        await shipper.drain(5)
+        return shipper.counts
+
+    counts = asyncio.run(work())
+    assert (counts["message_delivered"], counts["message_rejected"], counts["message_undelivered"]) == (
+        2,
+        1,
+        0,
+    )
+
+
+def test_queue_is_bounded_in_octets_too() -> None:
+    async def work() -> dict[str, int]:
+        shipper = Shipper(Sink([]), ShipperOptions(octets=10), World([]).shipper._outside)
+        for size in (11, 1, 4, 4):  # one larger than the bound waits alone; nobody takes from the queue yet
+            shipper.offer(Batch(b"x" * size, 1, 0))
+        return dict(shipper.counts)
+
+    counts = asyncio.run(work())
+    assert (counts["message_queued"], counts["message_shed"]) == (1, 3)

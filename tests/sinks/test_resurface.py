@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from aiohttp import web
 
 from appliance.model import Batch
 from appliance.sinks.base import Reject, Retry
-from appliance.sinks.resurface import LONGEST_WAIT, Options, build, seconds
+from appliance.sinks.resurface import LONGEST_WAIT, Options, seconds
+from appliance.sinks.resurface import Resurface as Sink
 from examples.resurface import Resurface
 
 LINE = b'[["request_method","GET"],["request_url","http://x/"],["response_code","200"],["now","1"]]\n'
@@ -41,7 +42,7 @@ def with_server(
 
 
 async def send(url: str, *, compress: bool = True, batch: Batch = BATCH, **times: float) -> None:
-    sink = build(Options(url, compress, "Resurface/3.3.2 (test)", **times))
+    sink = Sink(Options(url, compress, "Resurface/3.3.2 (test)", **times))
     try:
         await sink.send(batch)
     finally:
@@ -223,6 +224,84 @@ def test_own_authority_is_believed(certificate: Path, monkeypatch: pytest.Monkey
 )
 def test_retry_after(after: str | None, expected: float | None) -> None:
     assert seconds(after, 0.0) == expected
+
+
+@pytest.mark.parametrize("after", ["²", "١٢", "Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "", "-1"])
+def test_retry_after_that_is_none(after: str) -> None:
+    assert seconds(after, 0.0) is None
+
+
+def answering(answer: bytes, *, stall: bool = False) -> Callable[[], Coroutine[object, object, None]]:
+    """Sends to a server that gives these octets, and then nothing, or closes."""
+
+    async def work() -> None:
+        over = asyncio.Event()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+            await reader.readexactly(int(fields[b"Content-Length"]))
+            writer.write(answer)
+            await writer.drain()
+            if stall:
+                await over.wait()
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        async with server:
+            try:
+                await send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/message")
+            finally:
+                over.set()
+
+    return work
+
+
+@pytest.mark.parametrize("stall", [False, True])
+def test_status_counts_whatever_becomes_of_the_answers_rest(
+    stall: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway's 413 whose body never comes was sent again for ever, and its reason was a time-out."""
+    monkeypatch.setattr("appliance.sinks.resurface.REST_TIME", 0.05)
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\n"
+    with pytest.raises(Reject, match="status 413"):
+        asyncio.run(answering(refused, stall=stall)())
+    with pytest.raises(Retry) as retry:
+        asyncio.run(answering(refused.replace(b"413", b"429") + b"", stall=stall)())
+    assert retry.value.reason == "status 429"
+    later = b"HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nContent-Length: 9\r\n\r\n"
+    with pytest.raises(Retry) as retry:
+        asyncio.run(answering(later, stall=stall)())
+    assert retry.value.after == 120
+
+
+def test_answers_with_long_heads_are_read() -> None:
+    asyncio.run(answering(b"HTTP/1.1 204 x\r\nX: " + b"y" * 30_000 + b"\r\n\r\n")())
+
+
+def test_cookies_of_the_server_are_not_sent_back() -> None:
+    seen: list[str] = []
+
+    async def message(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Cookie", ""))
+        answer = web.Response(status=204)
+        answer.set_cookie("session", "1")
+        return answer
+
+    async def work() -> None:
+        application = web.Application()
+        application.router.add_post("/message", message)
+        runner = web.AppRunner(application, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        sink = Sink(Options(f"http://localhost:{runner.addresses[0][1]}/message", False, "R"))
+        await sink.send(BATCH)
+        await sink.send(BATCH)
+        await sink.close()
+        await runner.cleanup()
+
+    asyncio.run(work())
+    assert seen == ["", ""]
 
 
 def test_retry_after_as_a_date() -> None:

@@ -1,0 +1,112 @@
+"""What replay and run share on the way out: the rules, the publication, and the way to the sink.
+
+Contract: what stands in the way of every upload stops the start (Refusal), with the rule or variable that
+cures it; what is withheld because the user said so is said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+from appliance import plugin
+from appliance.ledger import Ledger
+from appliance.message import Messages
+from appliance.model import NANOSECONDS
+from appliance.pipeline import OwnUploads, Publication
+from appliance.policy import obstacles, rules_from
+from appliance.rules.engine import Rules
+from appliance.rules.grammar import RuleSet
+from appliance.settings import Settings
+from appliance.ship.carrier import Carrier
+from appliance.sinks.base import SinkOptions
+
+AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
+PRODUCT: Final = f"{AGENT} (vpc-mirror-appliance "
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+BUNDLE_WAIT: Final = NANOSECONDS  # as the predecessor: a call waits for others a second at most
+NEEDS_URL: Final = "resurface"
+
+
+class Refusal(Exception):  # noqa: N818  # not a fault of ours
+    """What was asked for cannot be done with these settings; one line for each reason."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def say(text: str) -> None:
+    with suppress(OSError, ValueError):  # a log that cannot be written stops nothing
+        sys.stderr.write(f"appliance: {text}\n")
+
+
+def rules(settings: Settings) -> RuleSet:
+    """Raises PolicyError."""
+    found, notes = rules_from(settings.rules)
+    for note in notes:
+        say(note)
+    return found
+
+
+def engine(found: RuleSet, ledger: Ledger) -> Rules:
+    return Rules(found, ledger, secrets.randbelow, time.perf_counter)
+
+
+def agent() -> str:
+    """User-Agent of our uploads; the number tells them from everybody else's."""
+    return f"{PRODUCT}{secrets.token_hex(8)})"
+
+
+def own_uploads(settings: Settings, name: str) -> OwnUploads:
+    url = urlsplit(settings.url)
+    port = url.port or DEFAULT_PORTS.get(url.scheme, 0)
+    host = url.netloc.rpartition("@")[2].lower().removesuffix(f":{port}")
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    return OwnUploads(name.encode(), PRODUCT.encode(), host.encode(), port, path.encode())
+
+
+def publication(settings: Settings, found: RuleSet, ledger: Ledger, name: str) -> Publication:
+    """``name``: the agent's."""
+    return Publication(
+        Messages(settings.messages()),
+        engine(found, ledger),
+        ledger,
+        settings.host(),
+        own_uploads(settings, name),
+    )
+
+
+def withheld(settings: Settings, found: RuleSet, sink: str) -> bool:
+    """Whether the user said that nothing is to be sent. Raises Refusal where nothing could be."""
+    if not settings.disable and sink == NEEDS_URL:
+        stops = obstacles(settings.url, found, settings.certificates)
+        if stops:
+            raise Refusal(stops)
+    if settings.disable or found.has("skip_submission"):
+        why = "USAGE_LOGGERS_DISABLE is set" if settings.disable else "the rule skip_submission is set"
+        say(f"nothing is sent: {why}")
+        return True
+    return False
+
+
+def carrier(
+    settings: Settings, found: RuleSet, sink: str, name: str, report: Callable[[str], None]
+) -> Carrier:
+    # Loaded only here: aiohttp takes a quarter of a second.
+    module = plugin.find("appliance.sinks", sink)
+    carriage = plugin.find("appliance.ship", "carrier")
+    shipping = plugin.find("appliance.ship", "shipper")
+    options = SinkOptions(settings.url, not found.has("skip_compression"), name)
+    outside = shipping.Outside(time.monotonic, random.random, asyncio.sleep, report)
+    made: Carrier = carriage.Carrier(
+        module.build(options), shipping.ShipperOptions(settings.bundle_queue), outside
+    )
+    return made
