@@ -69,6 +69,10 @@ class Part:
     def last_beat(self) -> int:
         return int(self._numbers[_BEAT])
 
+    def sessions(self) -> list[int]:
+        numbers = self._numbers
+        return [int(numbers[_SESSIONS + row * _ROW]) for row in range(numbers[_ROWS])]
+
     def _last(self) -> int:
         """Where the last tally begins."""
         return _TALLY + (self._numbers[_TURN] & 1) * _WIDTH

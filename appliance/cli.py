@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
-from appliance import plugin
+from appliance import daemon, plugin
 from appliance.outlet import Refusal, rules, say
 from appliance.policy import PolicyError, rules_from, rules_of_file, rules_of_text
 from appliance.service import (
@@ -28,6 +28,7 @@ from appliance.service import (
     replay,
 )
 from appliance.settings import Settings, SettingsError, load
+from appliance.sources.base import CaptureError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # it has no public name
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(line)
     try:
         return int(arguments.run(settings, arguments))
-    except (Refusal, PolicyError) as error:
+    except (Refusal, PolicyError, SettingsError, CaptureError) as error:
         for line in str(error).split("\n"):
             say(line)
         return USAGE
@@ -76,6 +77,10 @@ def _replay(settings: Settings, arguments: argparse.Namespace) -> int:
         return USAGE
     with ExitStack() as stack:
         return replay(settings, _request(arguments, _output(arguments.output, stack)))
+
+
+def _run(settings: Settings, arguments: argparse.Namespace) -> int:
+    return daemon.run(settings, summary=arguments.summary)
 
 
 def _check_rules(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -152,9 +157,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"appliance {release()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
     _add_replay(commands)
     _add_rules(commands)
     return parser
+
+
+def _add_run(commands: Commands) -> None:
+    one = commands.add_parser(
+        "run",
+        help="capture and send, until stopped",
+        description="Capture by SNIFFER_ENGINE and send to SNIFFER_SINKS. SIGTERM or Ctrl-C stops in order; "
+        "SIGHUP reads VNIs, ports and rules anew; SIGUSR1 prints the ledger.",
+        allow_abbrev=False,
+        epilog="Exit codes: 0 stopped, and all was delivered; 1 not all was; 2 usage, settings, rules or no "
+        "capture; 3 the ledger does not add up (a defect, please report it).",
+    )
+    one.add_argument("--summary", action="store_true", help="print the ledger to standard error at the end")
+    one.set_defaults(run=_run)
 
 
 def _add_replay(commands: Commands) -> None:

@@ -24,6 +24,7 @@ TABLE: Final[dict[str, Entry]] = {
     "frame_kernel_dropped": Entry(
         "frames", True, "never read: the kernel had no room for them (receive buffer, capture ring)"
     ),
+    "frame_undrained": Entry("frames", True, "read, and left over when the time for the end was over"),
     "frame_worker_lost": Entry("frames", True, "in the hands of a worker that died"),
     "segments": Entry("frames", False, "TCP segments handed to reassembly"),
     "frame_not_ip": Entry("frames", False, "neither IPv4 nor IPv6 inside (ARP, LLDP, ...)"),
@@ -146,6 +147,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "fragment_evicted",
             "fragment_malformed",
             "frame_kernel_dropped",
+            "frame_undrained",
             "frame_worker_lost",
         ),
     ),

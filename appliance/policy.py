@@ -31,14 +31,29 @@ class PolicyError(ValueError):
 
 def rules_from(value: str, name: str = VARIABLE) -> tuple[RuleSet, list[str]]:
     """The rules of the variable's value, and what the user should know of how it was read."""
+    text, notes, source = written(value, name)
+    return rules_of_text(text, source), notes
+
+
+def written(value: str, name: str = VARIABLE) -> tuple[str, list[str], str]:
+    """The text of the rules, what the user should know of how it was read, and where it is written."""
     text, quoted = from_environment(value)
     notes = [f"{name}: the quotes around the value were left out"] if quoted else []
-    if text.startswith(_FILE):
-        return rules_of_file(text.removeprefix(_FILE).strip()), notes
-    return rules_of_text(text, name), notes
+    path = followed(value)
+    return (text, notes, name) if path is None else (_read(path), notes, path)
+
+
+def followed(value: str) -> str | None:
+    """The file that the variable names, if it does."""
+    text, _ = from_environment(value)
+    return text.removeprefix(_FILE).strip() if text.startswith(_FILE) else None
 
 
 def rules_of_file(path: str) -> RuleSet:
+    return rules_of_text(_read(path), path)
+
+
+def _read(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
             octets = file.read(RULES_LIMIT + 1)
@@ -52,7 +67,7 @@ def rules_of_file(path: str) -> RuleSet:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
         raise PolicyError(f"failed to load rules: {path}: {reason}") from None
-    return rules_of_text(text, path)
+    return text
 
 
 def rules_of_text(text: str, name: str) -> RuleSet:

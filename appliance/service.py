@@ -37,6 +37,7 @@ from appliance.settings import Settings
 from appliance.ship.batch import Batcher
 from appliance.sources.pcap import CaptureFiles
 from appliance.summary import render
+from appliance.tuning import GC_THRESHOLD
 from appliance.uploads import Patient, Uploads
 
 OK: Final = 0
@@ -45,10 +46,6 @@ USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
 PROGRESS_FROM: Final = 32 << 20  # octets of files that take long enough to ask how far it is
-
-# Almost everything dies by reference count; the cycles (a connection and its two directions) are few.
-# With CPython's default of 700 a fifth to a third of the time goes into looking for more of them.
-GC_THRESHOLD: Final = (50_000, 20, 50)
 
 
 class Progress(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -264,9 +264,16 @@ class Settings(BaseSettings):
     ] = Field(default="", alias="DYNO")
 
     def pipeline(self) -> PipelineOptions:
+        """With what is selected now. Raises SettingsError."""
+        vnis, ports = self.selected()
+        return replace(
+            self.limits(),
+            vnis=VniSelection.parse(vnis) if vnis else None,
+            ports=values.ports_of(ports) if ports else None,
+        )
+
+    def limits(self) -> PipelineOptions:
         return PipelineOptions(
-            vnis=self.vni_selection(),
-            ports=self.port_selection(),
             body_limit=self.body_limit,
             flow_idle=self.flow_idle_seconds * NANOSECONDS,
             max_flows=self.max_flows,
@@ -277,46 +284,29 @@ class Settings(BaseSettings):
             exchange_memory=self.exchange_memory,
         )
 
-    def vni_selection(self) -> VniSelection | None:
-        """As the variable or the file has it now. Raises SettingsError."""
-        text = self._text("SNIFFER_MIRROR_VNIS", self.mirror_vnis)
-        try:
-            return VniSelection.parse(text) if text.strip() else None
-        except ValueError as error:
-            raise SettingsError([f"SNIFFER_MIRROR_VNIS={self.mirror_vnis}: {error}"]) from None
-
-    def port_selection(self) -> frozenset[int] | None:
-        """As the variable or the file has it now. Raises SettingsError."""
-        text = self._text("APP_PORTS", self.app_ports or self.app_port)
-        try:
-            return values.ports_of(text) if text.strip() else None
-        except ValueError:
-            line = f"APP_PORTS={self.app_ports}: accepts a comma list of TCP ports, 1 to 65535"
-            raise SettingsError([line]) from None
+    def selected(self) -> tuple[str, str]:
+        """VNIs and ports as the variables or their files have them now. Raises SettingsError."""
+        out = []
+        for name, value, check, accepts in (
+            ("SNIFFER_MIRROR_VNIS", self.mirror_vnis, VniSelection.parse, "VNIs, -16777215 to 16777215"),
+            ("APP_PORTS", self.app_ports or self.app_port, values.ports_of, "TCP ports, 1 to 65535"),
+        ):
+            text = _text(name, value)
+            try:
+                if text:
+                    check(text)
+            except ValueError:
+                raise SettingsError([f"{name}={value}: holds other than {accepts}"]) from None
+            out.append(text)
+        return out[0], out[1]
 
     def followed(self) -> list[str]:
         """The files whose change is to take effect."""
-        texts = (self.mirror_vnis, self.app_ports or self.app_port, self.rules.strip().strip("\"'"))
-        return [text.removeprefix(values.FILE).strip() for text in texts if text.startswith(values.FILE)]
+        texts = (self.mirror_vnis, self.app_ports or self.app_port)
+        return [text.removeprefix(values.FILE) for text in texts if text.startswith(values.FILE)]
 
     def worker_count(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
-
-    @staticmethod
-    def _text(name: str, value: str) -> str:
-        if not value.startswith(values.FILE):
-            return value
-        path = value.removeprefix(values.FILE)
-        try:
-            with Path(path).open("rb") as file:
-                octets = file.read(LIST_LIMIT + 1)
-            if len(octets) > LIST_LIMIT:
-                raise SettingsError([f"{name}={value}: more than {LIST_LIMIT >> 20} MiB"])
-            return ",".join(octets.decode("ascii").split())
-        except UnicodeDecodeError:
-            raise SettingsError([f"{name}={value}: holds other than numbers and separators"]) from None
-        except OSError as error:
-            raise SettingsError([f"{name}={value}: cannot be read: {error.strerror}"]) from None
 
     def warnings(self) -> list[str]:
         """What the user must not take for granted."""
@@ -349,6 +339,22 @@ ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (sp
     "SNIFFER_DEBUG_HTTP_ENDPOINT",
     "USAGE_LOGGERS_MESSAGE_QUEUE_SIZE",
 )
+
+
+def _text(name: str, value: str) -> str:
+    if not value.startswith(values.FILE):
+        return value
+    path = value.removeprefix(values.FILE)
+    try:
+        with Path(path).open("rb") as file:
+            octets = file.read(LIST_LIMIT + 1)
+        if len(octets) > LIST_LIMIT:
+            raise SettingsError([f"{name}={value}: more than {LIST_LIMIT >> 20} MiB"])
+        return ",".join(octets.decode("ascii").split())
+    except UnicodeDecodeError:
+        raise SettingsError([f"{name}={value}: holds other than numbers and separators"]) from None
+    except OSError as error:
+        raise SettingsError([f"{name}={value}: cannot be read: {error.strerror}"]) from None
 
 
 class Row(NamedTuple):

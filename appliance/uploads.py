@@ -110,7 +110,7 @@ class Uploads:
 class Patient:
     """Waits for room, and at the end until all is sent; the user's request limits that, a second ends it."""
 
-    def __init__(  # noqa: PLR0913  # the parts
+    def __init__(  # the parts
         self,
         carrier: Carrier,
         drain: float | None,

@@ -28,9 +28,9 @@ from appliance.model import Frame
 from appliance.pipeline import Pipeline, PipelineOptions, Publication
 from appliance.rules.engine import Rules
 from appliance.rules.grammar import parse
-from appliance.service import GC_THRESHOLD
 from appliance.sinks.resurface import LEVEL
 from appliance.sources.pcap import CaptureFiles
+from appliance.tuning import GC_THRESHOLD
 from bench import floor
 from bench.load import Load, write
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.model import Frame
+from appliance.packet.vni import VniSelection
 
 
 class CaptureError(Exception):
@@ -28,6 +29,8 @@ class Aside:
 
 
 class Source(Protocol):
+    held: int  # frames taken from the kernel and not given yet
+
     def filenos(self) -> Sequence[int]:
         """What to wait for."""
         ...
@@ -37,10 +40,32 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """What ``build`` gets; each capture takes from it what it has use for."""
+
+    workers: int = 1
+    vnis: VniSelection | None = None  # None: all
+    ports: frozenset[int] | None = None
+    vxlan_port: int | None = 4789
+    geneve_port: int | None = 6081
+    receive_buffer: int = 64 << 20  # octets a worker
+    devices: str = ""
+    promiscuous: bool = False
+    filtered: bool = True
+    ring: int = 64 << 20  # octets a worker
+
+
 class Capture(Protocol):
+    title: str  # what it captures, for the log
     notes: list[str]  # what the user should know
+    workers: int  # as many as it can keep apart; no more than asked for
 
     def source(self, worker: int, /) -> Source: ...
+
+    def select(self, vnis: VniSelection | None, ports: frozenset[int] | None, /) -> None:
+        """From the next frame on."""
+        ...
 
     def aside(self) -> Aside:
         """Since the last time."""

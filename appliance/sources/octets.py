@@ -1,8 +1,8 @@
 """A capture file as octets: plain or gzip, from disk or standard input, never more than a piece at a time.
 
 Contract: ``read`` returns the next octets, empty at the end: ``PIECE`` of them but for the last, however
-short the members of a gzip file (RFC 1952 §2.2) are, since whoever reads joins pieces; of a pipe what it has. What is damaged
-raises ``Damaged`` with a reason, after everything before the damage has been returned.
+short the members of a gzip file (RFC 1952 §2.2) are, since whoever reads joins pieces; of a pipe what it has.
+What is damaged raises ``Damaged`` with a reason, after everything before the damage has been returned.
 Bound: ``PIECE`` octets in, ``PIECE`` out, whatever gzip makes of them.
 """
 

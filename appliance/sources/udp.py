@@ -24,13 +24,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from appliance.model import LINK_GENEVE, LINK_VXLAN, NANOSECONDS, Frame
 from appliance.packet.vni import VniSelection
 from appliance.sources import bpf
-from appliance.sources.base import Aside, CaptureError
+from appliance.sources.base import Aside, CaptureError, CaptureOptions
 
 BATCH: Final = 128  # datagrams a system call, and frames a turn of the pipeline
 DATAGRAM: Final = 65_536  # one more than the largest: nothing is ever cut here
@@ -53,14 +52,6 @@ _VECTOR: Final = struct.Struct("@QQ")
 _CONTROL: Final = 64  # octets of room for each
 _STAMP: Final = 32  # octets that a timespec's control message takes
 _STAMP_READ: Final = "16xqq32x"
-
-
-@dataclass(frozen=True, slots=True)
-class MirrorOptions:
-    vxlan_port: int | None = 4789
-    geneve_port: int | None = 6081
-    workers: int = 1
-    receive_buffer: int = 64 << 20  # octets
 
 
 class Receiver:
@@ -130,6 +121,7 @@ class UdpSource:
         self._receiver = receiver
         self._backlog: deque[list[Frame]] = deque()
         self._octets = 0
+        self.held = 0
 
     def filenos(self) -> list[int]:
         return [fileno for fileno, _ in self._parts]
@@ -141,12 +133,14 @@ class UdpSource:
                 if frames:
                     self._backlog.append(frames)
                     self._octets += _cost(frames)
+                    self.held += len(frames)
                 if len(frames) < BATCH:
                     break
         if not self._backlog:
             return []
         out = self._backlog.popleft()
         self._octets -= _cost(out)
+        self.held -= len(out)
         return out
 
 
@@ -157,35 +151,33 @@ def _cost(frames: list[Frame]) -> int:
 class MirrorTarget:
     """All sockets, for the supervisor (base.Capture). Raises CaptureError."""
 
-    def __init__(self, options: MirrorOptions, selection: VniSelection) -> None:
+    def __init__(self, options: CaptureOptions) -> None:
+        ports = ("VXLAN", options.vxlan_port), ("GENEVE", options.geneve_port)
+        listed = [f"{name} on UDP {port}" for name, port in ports if port is not None]
+        self.title = f"mirror target: {', '.join(listed)}"
         self.notes: list[str] = []
-        self._workers = options.workers
+        self.workers = options.workers
+        selection = options.vnis or VniSelection([])
         self._groups: list[tuple[int, list[socket.socket]]] = []
         for port, link in ((options.vxlan_port, LINK_VXLAN), (options.geneve_port, LINK_GENEVE)):
             if port is not None:
                 self._groups.append((link, self._open(port, link, options, selection)))
         self._seen = {sock: 0 for _, group in self._groups for sock in group}
 
-    @property
-    def workers(self) -> int:
-        """Fewer than asked for where the kernel cannot tell whose a packet is."""
-        return self._workers
-
     def source(self, worker: int) -> UdpSource:
         sockets = [(group[worker], link) for link, group in self._groups]
         return UdpSource(sockets, Receiver(time.time_ns))
 
-    def select(self, selection: VniSelection) -> None:
-        """From the next datagram on."""
+    def select(self, vnis: VniSelection | None, _: frozenset[int] | None) -> None:
         for link, group in self._groups:
-            self._steer(group[0], link, selection)
+            self._steer(group[0], link, vnis or VniSelection([]))
 
     def aside(self) -> Aside:
         out = Aside()
         for _, group in self._groups:
-            for sock in group[: self._workers]:
+            for sock in group[: self.workers]:
                 out.dropped += self._dropped(sock)
-            for stranger in group[self._workers :]:
+            for stranger in group[self.workers :]:
                 held = _sample(stranger, out.sample)
                 out.refused += held + self._dropped(stranger)
         return out
@@ -205,7 +197,7 @@ class MirrorTarget:
                 sock.close()
 
     def _open(
-        self, port: int, link: int, options: MirrorOptions, selection: VniSelection
+        self, port: int, link: int, options: CaptureOptions, selection: VniSelection
     ) -> list[socket.socket]:
         family = _family()
         try:
@@ -213,12 +205,12 @@ class MirrorTarget:
                 pass  # nobody else has the port: with SO_REUSEPORT they would take a share of the packets
             group = [_socket(family, port, shared=True)]
             if not self._steer(group[0], link, selection):
-                self._workers = 1
+                self.workers = 1
                 self.notes.append(
                     f"the kernel takes no program for UDP {port}: one worker, no filter for VNIs"
                 )
                 return self._sized(group, options)
-            group += [_socket(family, port, shared=True) for _ in range(self._workers)]
+            group += [_socket(family, port, shared=True) for _ in range(self.workers)]
         except OSError as error:
             raise CaptureError(_refusal(port, error)) from None
         group[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that the kernel gives
@@ -226,14 +218,14 @@ class MirrorTarget:
         return group
 
     def _steer(self, sock: socket.socket, link: int, selection: VniSelection) -> bool:
-        program = bpf.steering(self._workers, selection, geneve=link == LINK_GENEVE)
+        program = bpf.steering(self.workers, selection, geneve=link == LINK_GENEVE)
         try:
             bpf.attach(sock, bpf.SO_ATTACH_REUSEPORT_CBPF, program)
         except OSError:
             return False
         return True
 
-    def _sized(self, group: list[socket.socket], options: MirrorOptions) -> list[socket.socket]:
+    def _sized(self, group: list[socket.socket], options: CaptureOptions) -> list[socket.socket]:
         for sock in group:
             try:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, options.receive_buffer)
@@ -304,3 +296,7 @@ _WHY: Final[dict[int, str]] = {
 
 def _refusal(port: int, error: OSError) -> str:
     return f"UDP port {port} cannot be opened: {_WHY.get(error.errno or 0, error.strerror or str(error))}"
+
+
+def build(options: CaptureOptions) -> MirrorTarget:
+    return MirrorTarget(options)

@@ -1,0 +1,180 @@
+"""``appliance run``: build the parts, share them out to workers, run until stopped.
+
+Contract: whatever stands in the way of capturing or sending is said before anything starts (Refusal,
+SettingsError, PolicyError, CaptureError). What is selected, VNIs, ports and rules, is read here, once, and
+goes to all workers as text: they never read a file that may have changed in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from appliance import plugin
+from appliance.board import Board
+from appliance.ledger import Ledger
+from appliance.outlet import (
+    BUNDLE_WAIT,
+    Refusal,
+    agent,
+    carrier,
+    publication,
+    say,
+    withheld,
+)
+from appliance.packet.vni import VniSelection
+from appliance.pipeline import Pipeline
+from appliance.policy import followed, rules_of_text, written
+from appliance.rules.grammar import RuleSet
+from appliance.settings import Settings, SettingsError
+from appliance.ship.batch import Batcher
+from appliance.sources.base import Capture, CaptureOptions
+from appliance.supervisor import Supervision, Supervisor
+from appliance.tuning import GC_THRESHOLD
+from appliance.uploads import Live, Uploads, Way
+from appliance.values import ports_of
+from appliance.worker import Worker
+
+OK: Final = 0
+INCOMPLETE: Final = 1
+UNBALANCED: Final = 3
+_ENGINES: Final = {"mirror": "udp", "live": "afpacket"}  # sources
+_LATER: Final = {
+    "k8s": "SNIFFER_ENGINE=k8s is not there yet; use live on the node, with NET_DEVICE",
+    "pcap_file": "SNIFFER_ENGINE=pcap_file: use appliance replay FILE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is wanted, as text: what a variable or its file has."""
+
+    vnis: str
+    ports: str
+    rules: str
+
+    def vni_selection(self) -> VniSelection | None:
+        return VniSelection.parse(self.vnis) if self.vnis.strip() else None
+
+    def port_selection(self) -> frozenset[int] | None:
+        return ports_of(self.ports) if self.ports.strip() else None
+
+    def rule_set(self) -> RuleSet:
+        return rules_of_text(self.rules, "rules")
+
+
+class Service:
+    def __init__(self, settings: Settings) -> None:
+        engine = _ENGINES.get(settings.engine)
+        if engine is None:
+            raise Refusal([_LATER[settings.engine]])
+        self._settings = settings
+        self._selection, found = self._read()
+        self._silent = withheld(settings, found, settings.sinks)
+        self._agent = agent()
+        self._capture: Capture = plugin.find("appliance.sources", engine).build(
+            CaptureOptions(
+                settings.worker_count(),
+                self._selection.vni_selection(),
+                self._selection.port_selection(),
+                settings.vxlan_port,
+                settings.geneve_port,
+                settings.receive_buffer,
+            )
+        )
+        for note in self._capture.notes:
+            say(note)
+        self._board = Board(self._capture.workers)
+
+    def run(self, *, summary: bool) -> int:
+        settings = self._settings
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        files = [*settings.followed(), followed(settings.rules)]
+        supervision = Supervision(
+            time.monotonic,
+            say,
+            self.reselect,
+            tuple(path for path in files if path is not None),
+            settings.drain_seconds,
+            summary,
+        )
+        say(f"{self._capture.title}; workers: {self._capture.workers}, process {os.getpid()}")
+        total = Supervisor(self._capture, self._board, self.work, supervision).run()
+        self._capture.close()
+        if total.unbalanced():
+            return UNBALANCED
+        lost = ("message_undelivered", "message_worker_lost", "frame_undrained")
+        return INCOMPLETE if any(total.tally[name] for name in lost) else OK
+
+    def reselect(self) -> dict[str, Any]:
+        """Read everything anew; ValueError: nothing has changed, and why."""
+        try:
+            selection, _ = self._read()
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        self._selection = selection
+        self._capture.select(selection.vni_selection(), selection.port_selection())
+        return dataclasses.asdict(selection)
+
+    def work(self, number: int, control: socket.socket) -> None:
+        """A worker's life, in a process of its own."""
+        settings, selection = self._settings, self._selection
+        ledger = Ledger()
+        options = dataclasses.replace(
+            settings.limits(), vnis=selection.vni_selection(), ports=selection.port_selection()
+        )
+        pipeline = Pipeline(options, ledger)
+        found = selection.rule_set()
+
+        def is_over() -> bool:
+            return worker.is_over()
+
+        way: Way | None = None
+        if not self._silent:
+            way = Live(
+                carrier(
+                    settings, found, settings.sinks, self._agent, lambda text: say(f"worker {number}: {text}")
+                ),
+                is_over,
+            )
+        published = publication(settings, found, ledger, self._agent)
+        batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
+        uploads = Uploads(published.publish, ledger, batcher, way, time.monotonic_ns)
+
+        def reselect(order: dict[str, Any]) -> None:
+            wanted = Selection(order["vnis"], order["ports"], order["rules"])
+            pipeline.packets.select(wanted.vni_selection(), wanted.port_selection())
+            uploads.obey(publication(settings, wanted.rule_set(), ledger, self._agent).publish)
+
+        source = self._capture.source(number)
+        worker = Worker(
+            source,
+            pipeline,
+            uploads,
+            ledger,
+            self._board.parts[number],
+            control,
+            reselect,
+            settings.drain_seconds,
+        )
+        worker.run()
+
+    def _read(self) -> tuple[Selection, RuleSet]:
+        text, notes, name = written(self._settings.rules)
+        found = rules_of_text(text, name)
+        for note in notes:
+            say(note)
+        vnis, ports = self._settings.selected()
+        return Selection(vnis, ports, text), found
+
+
+def run(settings: Settings, *, summary: bool = False) -> int:
+    """The exit code. Raises Refusal, SettingsError, PolicyError, CaptureError."""
+    return Service(settings).run(summary=summary)

@@ -1,0 +1,134 @@
+"""One process's share of the traffic, from its source to its sink.
+
+Contract: frames are read before all else; the tally is published after every batch, and before it how many
+frames are in hand, so that whoever survives knows what died. Orders come as lines of JSON by ``control``:
+``select`` (other VNIs, ports and rules from the next batch on), ``stop`` (nothing comes any more: read what
+is left, finish, send, within ``seconds``). Its end is an order to stop: the supervisor is gone.
+
+No stage waits for a sink. The clock is asked once a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from appliance.board import Part
+from appliance.ledger import Ledger
+from appliance.pipeline import Pipeline
+from appliance.sources.base import Source
+from appliance.uploads import Uploads
+
+TICK: Final = 0.1  # seconds between two looks at what waits, and at orders
+RESERVE: Final = 0.25  # of the time for the end that is kept for sending
+_ORDERS: Final = 1 << 20  # octets read of the control socket at once
+
+
+class Obey(Protocol):
+    def __call__(self, order: dict[str, Any], /) -> None: ...
+
+
+class Worker:
+    def __init__(  # noqa: PLR0913  # the parts
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        uploads: Uploads,
+        ledger: Ledger,
+        part: Part,
+        control: socket.socket,
+        reselect: Obey,
+        patience: float,
+    ) -> None:
+        """``patience``: seconds for the end where nobody says how long it may take."""
+        self._source = source
+        self._pipeline = pipeline
+        self._uploads = uploads
+        self._ledger = ledger
+        self._part = part
+        self._control = control
+        self._reselect = reselect
+        self._patience = patience
+        self._orders = b""
+        self._seconds = 0.0
+        self._until: float | None = None  # when everything has to be over
+        control.setblocking(False)
+
+    def is_over(self) -> bool:
+        """Whether the time for the end is over."""
+        return self._until is not None and time.monotonic() >= self._until
+
+    def run(self) -> None:
+        source, part = self._source, self._part
+        poll = select.poll()
+        for fileno in (*source.filenos(), self._control.fileno()):
+            poll.register(fileno, select.POLLIN)
+        self._uploads.begin()
+        seen = 0.0
+        while True:
+            frames = source.read()
+            part.hold(len(frames) + source.held)
+            if frames:  # common case
+                for exchange in self._pipeline.feed(frames):
+                    self._uploads.take(exchange)
+            elif self._until is not None:
+                break
+            else:
+                for exchange in self._pipeline.tick(time.time_ns()):
+                    self._uploads.take(exchange)
+            self._uploads.pause()
+            self._uploads.settle()
+            part.publish(self._ledger, source.held)
+            now = time.monotonic()
+            if now - seen >= TICK:
+                seen = now
+                part.beat(time.monotonic_ns())
+                part.publish_sessions(self._ledger)
+                self._listen()
+            if self._until is not None and now >= self._until - self._seconds * RESERVE:
+                break
+            if not frames:
+                poll.poll(TICK * 1000)
+        self._end()
+
+    def _end(self) -> None:
+        left = self._source.held
+        self._ledger.count("frames", left)
+        self._ledger.count("frame_undrained", left)
+        for exchange in self._pipeline.close():
+            self._uploads.take(exchange)
+        self._part.publish(self._ledger, 0)
+        self._uploads.end()
+        self._part.publish(self._ledger, 0)
+        self._part.publish_sessions(self._ledger)
+
+    def _listen(self) -> None:
+        try:
+            octets = self._control.recv(_ORDERS)
+        except BlockingIOError:  # common case
+            return
+        except OSError:
+            octets = b""
+        if not octets:
+            self._stop(self._patience)
+            return
+        *lines, self._orders = (self._orders + octets).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            if order["do"] == "stop":
+                self._stop(order["seconds"])
+            else:
+                self._reselect(order)
+
+    def _stop(self, seconds: float) -> None:
+        if self._until is None:
+            self._seconds = seconds
+            self._until = time.monotonic() + seconds
+
+
+Work = Callable[[int, socket.socket], None]
+"""What a worker process does: its number, and where its orders come from."""
