@@ -50,6 +50,7 @@ class _Place:
     pid: int = 0
     control: socket.socket | None = None
     outbox: bytes = b""
+    asked: int = 0  # orders that it has not answered
     since: float = 0.0
     due: float = 0.0
     failures: int = 0
@@ -126,7 +127,7 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         place = self._places[number]
-        place.pid, place.control, place.outbox = pid, ours, b""
+        place.pid, place.control, place.outbox, place.asked = pid, ours, b"", 0
         place.since = self._outside.clock()
 
     def _be_a_worker(self, number: int, ours: socket.socket, theirs: socket.socket) -> None:
@@ -204,16 +205,20 @@ class Supervisor:
         with selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             for place in self._places:
-                if place.control is not None and place.outbox:
-                    selector.register(place.control, selectors.EVENT_WRITE, place)
+                if place.control is not None:
+                    both = selectors.EVENT_READ | (selectors.EVENT_WRITE if place.outbox else 0)
+                    selector.register(place.control, both, place)
             soon = [place.due - self._outside.clock() for place in self._places if not place.pid]
             timeout = TURN if self._stopping is not None else min([TURN, *(max(due, 0.0) for due in soon)])
-            for key, _ in selector.select(timeout):
+            for key, events in selector.select(timeout):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wakeup, 4096)
-                else:
+                    continue
+                if events & selectors.EVENT_WRITE:
                     self._send(key.data)
+                if events & selectors.EVENT_READ:
+                    self._hear(key.data)
 
     def _obey(self) -> None:
         while self._caught:
@@ -247,7 +252,23 @@ class Supervisor:
                 self._outside.say(f"not reloaded, all stays as it was: {line}")
             return
         self._order({"do": "select", **order})
-        self._outside.say("reloaded: VNIs, ports and rules")
+        for place in self._places:
+            place.asked += place.control is not None
+
+    def _hear(self, place: _Place) -> None:
+        """Answers; none where the worker has died, and ``_reap`` says so."""
+        if place.control is None:
+            return
+        try:
+            answers = place.control.recv(4096)
+        except OSError:
+            answers = b""
+        if not answers:
+            place.control.close()
+            place.control = None
+        place.asked = max(place.asked - len(answers), 0) if answers else 0
+        if answers and not any(one.asked for one in self._places):
+            self._outside.say("reloaded: VNIs, ports and rules")
 
     def _order(self, order: dict[str, Any]) -> None:
         line = json.dumps(order).encode() + b"\n"
