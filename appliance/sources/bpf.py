@@ -23,7 +23,7 @@ from typing import Final
 from appliance.packet.vni import VniSelection
 
 TAGS: Final = 3  # VLAN tags: 802.1ad, 802.1Q, and one for luck
-SELECTABLE: Final = 1000  # 3 instructions each; the kernel takes 4,096 in all (BPF_MAXINSNS)
+SELECTABLE: Final = 256  # 5 instructions each; older kernels take 20 KiB in all (net.core.optmem_max)
 
 SO_ATTACH_FILTER: Final = 26
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
