@@ -88,15 +88,14 @@ class OwnUploads:
 
     def is_one(self, exchange: HttpExchange) -> bool:
         request = exchange.request
-        if request is None:
-            return False
+        if request is None or request.head.start[1] != self.path or request.head.start[0] != b"POST":
+            return False  # common case
         found = request.head.get(b"user-agent")
-        if found is None or not self.product or not found.startswith(self.product):  # common case
+        if found is None or not found.startswith(self.product):
             return False
         server = exchange.flow.key.a if exchange.client else exchange.flow.key.b
         return found == self.agent or (
-            request.head.start[:2] == (b"POST", self.path)
-            and (request.head.get(b"host") or b"").lower().removesuffix(b":%d" % self.port) == self.host
+            (request.head.get(b"host") or b"").lower().removesuffix(b":%d" % self.port) == self.host
             and server.port == self.port
         )
 

@@ -178,7 +178,9 @@ def test_host_comes_after_the_rules_and_annotations_before() -> None:
 def test_own_uploads_are_not_captured_and_nobody_else_can_hide_so() -> None:
     ledger = Ledger()
     one = publication(
-        "include debug", ledger, own=OwnUploads(b"Resurface/3.3.2 (x 1234)", b"Resurface/3.3.2 (x")
+        "include debug",
+        ledger,
+        own=OwnUploads(b"Resurface/3.3.2 (x 1234)", b"Resurface/3.3.2 (x", path=b"/message"),
     )
     head = b"POST /message HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n"
     answer = b"HTTP/1.1 204 x\r\n\r\n"
