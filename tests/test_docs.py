@@ -104,3 +104,14 @@ def test_links_and_paths_of_the_documents_exist(root: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
         for target in re.findall(r"`((?:appliance|tests|docs|examples)/[\w/.]*)`", text):
             assert (root / target).exists(), f"{path.name}: {target}"
+
+
+def test_what_the_appliance_is_said_to_say_it_says(root: Path) -> None:
+    """docs/mirror.md is read at 3 a.m., beside the log."""
+    code = "".join(path.read_text() for path in (root / "appliance").rglob("*.py"))
+    page = (root / "docs" / "mirror.md").read_text().partition("## Signals")[0]
+    lines = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert len(lines) >= 6
+    for line in lines:
+        for text in re.split(r"N|\d+|\w*VNI\w*|frame_\w+|gap_\w+|frames|bytes", line):
+            assert text.strip(" ():") in code, (line, text)
