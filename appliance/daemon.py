@@ -73,6 +73,8 @@ class Service:
         engine = _ENGINES.get(settings.engine)
         if engine is None:
             raise Refusal([_LATER[settings.engine]])
+        if settings.engine == "live" and settings.devices().endswith("pcap"):
+            raise Refusal([f"NET_DEVICE={settings.devices()}: for a capture file use appliance replay FILE"])
         self._settings = settings
         self._selection, found = self._read()
         self._silent = withheld(settings, found, settings.sinks)
@@ -85,6 +87,10 @@ class Service:
                 settings.vxlan_port,
                 settings.geneve_port,
                 settings.receive_buffer,
+                settings.devices(),
+                settings.promiscuous,
+                not settings.unfiltered,
+                settings.ring,
             )
         )
         for note in self._capture.notes:

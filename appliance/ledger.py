@@ -24,6 +24,7 @@ TABLE: Final[dict[str, Entry]] = {
     "frame_kernel_dropped": Entry(
         "frames", True, "never read: the kernel had no room for them (receive buffer, capture ring)"
     ),
+    "frame_repeated": Entry("frames", False, "the same packet had come by another interface"),
     "frame_undrained": Entry("frames", True, "read, and left over when the time for the end was over"),
     "frame_worker_lost": Entry("frames", True, "in the hands of a worker that died"),
     "segments": Entry("frames", False, "TCP segments handed to reassembly"),
@@ -147,6 +148,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "fragment_evicted",
             "fragment_malformed",
             "frame_kernel_dropped",
+            "frame_repeated",
             "frame_undrained",
             "frame_worker_lost",
         ),

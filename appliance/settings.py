@@ -104,6 +104,39 @@ class Settings(BaseSettings):
         BeforeValidator(values.optional_port),
         Doc("a UDP port, 1 to 65535; `off` or empty", "Where GENEVE comes in.", "off"),
     ] = Field(default=6081, alias="SNIFFER_MIRROR_GENEVEPORT")
+    net_device: Annotated[
+        str,
+        BeforeValidator(values.name),
+        Doc(
+            "interfaces by comma: names, `prefix*`, addresses, `localhost`, `any`",
+            "What `live` captures from.",
+            "eth0,docker*",
+            "`VPC_MIRROR_DEVICE`, else every interface that is up",
+        ),
+    ] = Field(default="", alias="NET_DEVICE")
+    vpc_mirror_device: Annotated[
+        str,
+        BeforeValidator(values.name),
+        Doc("as NET_DEVICE", "The old name; counts where NET_DEVICE is not set.", "eth0", "-"),
+    ] = Field(default="", alias="VPC_MIRROR_DEVICE")
+    promiscuous: Annotated[
+        Switch,
+        Doc("true or false", "`live` takes what is not for this machine, too.", "true", "false"),
+    ] = Field(default=False, alias="SNIFFER_PROMISC_ENABLED")
+    unfiltered: Annotated[
+        Switch,
+        Doc(
+            "true or false",
+            "`live` without a filter in the kernel for APP_PORTS, which then count in the process.",
+            "true",
+            "false",
+        ),
+    ] = Field(default=False, alias="SNIFFER_NOFILTER")
+    ring: Annotated[
+        Size,
+        Doc(_OCTETS, "Octets that the kernel may hold for each worker of `live`; 0 is the default.", "256mb"),
+        Field(ge=0, le=1 << 30),
+    ] = Field(default=64 << 20, alias="SNIFFER_PCAP_BUFFER_SIZE")
     workers: Annotated[
         int,
         Doc("{range} processes", "Processes that share the traffic, by connection.", "2", "cores"),
@@ -305,6 +338,9 @@ class Settings(BaseSettings):
         texts = (self.mirror_vnis, self.app_ports or self.app_port)
         return [text.removeprefix(values.FILE) for text in texts if text.startswith(values.FILE)]
 
+    def devices(self) -> str:
+        return self.net_device or self.vpc_mirror_device
+
     def worker_count(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
 
@@ -325,13 +361,8 @@ class Settings(BaseSettings):
 
 
 ELSEWHERE: Final = (  # what the predecessor reads and replay has no use for (spec §2.4, §4.2)
-    "NET_DEVICE",
-    "VPC_MIRROR_DEVICE",
     "K8S_INPUT",
-    "SNIFFER_PCAP_BUFFER_SIZE",
-    "SNIFFER_PROMISC_ENABLED",
     "SNIFFER_RF_MONITOR_ENABLED",
-    "SNIFFER_NOFILTER",
     "SNIFFER_DEBUG_ENABLED",
     "SNIFFER_DEBUG_VERBOSITY",
     "SNIFFER_DEBUG_EXPORT",

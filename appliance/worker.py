@@ -73,13 +73,14 @@ class Worker:
         for fileno in (*source.filenos(), self._control.fileno()):
             poll.register(fileno, select.POLLIN)
         self._uploads.begin()
+        quiet = False
         while True:
             frames = source.read()
             part.hold(len(frames) + source.held)
             if frames:  # common case
                 for exchange in self._pipeline.feed(frames):
                     self._uploads.take(exchange)
-            elif self._until is not None:
+            elif self._until is not None and quiet:
                 break
             else:
                 for exchange in self._pipeline.tick(time.time_ns()):
@@ -87,13 +88,18 @@ class Worker:
             self._account()
             if self._until is not None and time.monotonic() >= self._until - self._seconds * RESERVE:
                 break
-            if not frames:
+            quiet = not frames
+            if quiet:  # a ring's last block comes by a timeout: nothing twice is the end
                 poll.poll(TICK * 1000)
             if len(frames) < FEW:
                 time.sleep(GATHER)
         self._end()
 
     def _account(self) -> None:
+        repeated = self._source.duplicates - self._ledger.tally["frame_repeated"]
+        if repeated:
+            self._ledger.count("frames", repeated)
+            self._ledger.count("frame_repeated", repeated)
         self._uploads.pause()
         self._uploads.settle()
         self._part.publish(self._ledger, self._source.held)

@@ -29,6 +29,7 @@ class Aside:
 
 
 class Source(Protocol):
+    duplicates: int  # frames left out so far: the same packet had come by another interface
     held: int  # frames taken from the kernel and not given yet
 
     def filenos(self) -> Sequence[int]:

@@ -122,6 +122,7 @@ class UdpSource:
         self._backlog: deque[list[Frame]] = deque()
         self._octets = 0
         self.held = 0
+        self.duplicates = 0
 
     def filenos(self) -> list[int]:
         return [fileno for fileno, _ in self._parts]

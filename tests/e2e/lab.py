@@ -204,8 +204,10 @@ class Lab:
         return out
 
     @contextlib.contextmanager
-    def appliance(self, user: str = "", **settings: str) -> Iterator[Appliance]:
-        """``user``: an unprivileged one, without any capability."""
+    def appliance(
+        self, user: str = "", capability: str = "", where: str = "appliance", **settings: str
+    ) -> Iterator[Appliance]:
+        """``user``: an unprivileged one, without any capability but ``capability``."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("SNIFFER", "USAGE"))
         }
@@ -216,11 +218,12 @@ class Lab:
             "USAGE_LOGGERS_RULES": "include debug",
             "PYTHONDONTWRITEBYTECODE": "1",
         } | settings
-        drop = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--bounding-set", "-all",
-                "--inh-caps", "-all"] if user else []  # fmt: skip
+        keep = [f"--inh-caps=-all,+{capability}", f"--ambient-caps=-all,+{capability}"] if capability else []
+        bound = [f"--bounding-set=-all{',+' + capability if capability else ''}"]
+        drop = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", *bound, *keep] if user else []
         number = len(list(self.folder.glob("calls-*")))
         calls, log = self.folder / f"calls-{number}", self.folder / f"log-{number}"
-        command = self.inside("appliance", *drop, sys.executable, "-m", "appliance", "run", "--summary")
+        command = self.inside(where, *drop, sys.executable, "-m", "appliance", "run", "--summary")
         with calls.open("wb") as out, log.open("wb") as err:
             process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
         self.running.append(process)
