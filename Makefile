@@ -11,10 +11,10 @@ CAN_COMPILE := import os, shutil, sys, sysconfig; \
     sys.exit(not (shutil.which(os.environ.get("CC", "cc")) and os.path.exists(header)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts fix bench docs compiled clean
+.PHONY: help demo test check lint types contracts fix bench bench-live docs compiled clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runtime ## replay an example capture: its calls as a table, the ledger, and sent to a database
 	@mkdir -p build
@@ -48,6 +48,10 @@ bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where th
 	else \
 	    echo 'bench: interpreted core (no C compiler or no Python headers)' && $(BIN)/python -m bench.run; \
 	fi
+
+bench-live: $(VENV)/dev ## the highest rate without loss of a mirror target, beside a bare receiving loop
+	$(MAKE) --no-print-directory compiled
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m bench.live
 
 docs: $(VENV)/runtime ## write docs/ledger.md, docs/flaws.md and the README's settings from the code
 	$(BIN)/python docs/generate.py

@@ -9,12 +9,11 @@ and replay has no use for (``ELSEWHERE``) is accepted.
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,8 +23,8 @@ from appliance.message import ANNOTATIONS, MessageOptions
 from appliance.model import NANOSECONDS
 from appliance.packet.vni import VniSelection
 from appliance.pipeline import PipelineOptions
+from appliance.variables import FAMILY, OCTETS, SECONDS, Doc, Row, rows, unknown
 
-_FAMILY: Final = "SNIFFER_"
 _GENEVE: Final = "SNIFFER_MIRROR_GENEVEPORT"  # the only one that means something when it is empty
 LIST_LIMIT: Final = 1 << 20  # octets of a file with VNIs or ports
 _SECRETS: Final = frozenset({"USAGE_LOGGERS_URL"})  # may carry a password: never shown
@@ -40,18 +39,6 @@ class SettingsError(Exception):
         self.lines = lines
 
 
-@dataclass(frozen=True, slots=True)
-class Doc:
-    """What the table says of a variable, beside what its field says: default and range."""
-
-    accepts: str  # {range} stands for the field's
-    meaning: str
-    example: str
-    default: str = ""  # where the field's own says nothing to people
-
-
-_OCTETS: Final = "{range}, in octets or with a unit: 4194304, 4096k, 4mb"
-_SECONDS: Final = "{range} seconds"
 Ports = Annotated[str, BeforeValidator(values.ports)]
 Vnis = Annotated[str, BeforeValidator(values.vnis)]
 Switch = Annotated[bool, NoDecode, BeforeValidator(values.flag)]
@@ -134,7 +121,7 @@ class Settings(BaseSettings):
     ] = Field(default=False, alias="SNIFFER_NOFILTER")
     ring: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that the kernel may hold for each worker of `live`; 0 is the default.", "256mb"),
+        Doc(OCTETS, "Octets that the kernel may hold for each worker of `live`; 0 is the default.", "256mb"),
         Field(ge=0, le=1 << 30),
     ] = Field(default=64 << 20, alias="SNIFFER_PCAP_BUFFER_SIZE")
     workers: Annotated[
@@ -144,12 +131,12 @@ class Settings(BaseSettings):
     ] = Field(default=0, alias="SNIFFER_WORKERS")
     drain_seconds: Annotated[
         int,
-        Doc(_SECONDS, "How long `run` may take, when it is told to stop, to send what it has.", "60"),
+        Doc(SECONDS, "How long `run` may take, when it is told to stop, to send what it has.", "60"),
         Field(ge=0, le=3600),
     ] = Field(default=20, alias="SNIFFER_DRAIN_SECONDS")
     receive_buffer: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that the kernel may hold for each worker of a mirror target.", "256mb"),
+        Doc(OCTETS, "Octets that the kernel may hold for each worker of a mirror target.", "256mb"),
         Field(ge=4096, le=1 << 30),
     ] = Field(default=64 << 20, alias="SNIFFER_RECEIVE_BUFFER")
     sinks: Annotated[
@@ -200,7 +187,7 @@ class Settings(BaseSettings):
     ] = Field(default=False, alias="USAGE_LOGGERS_DISABLE")
     bundle_size: Annotated[
         Size,
-        Doc(_OCTETS, "Octets of messages, before compression, that make an upload.", "1mb"),
+        Doc(OCTETS, "Octets of messages, before compression, that make an upload.", "1mb"),
         Field(ge=1, le=1 << 30),
     ] = Field(default=5 << 20, alias="USAGE_LOGGERS_BUNDLE_SIZE")
     bundle_queue: Annotated[
@@ -241,14 +228,12 @@ class Settings(BaseSettings):
     ] = Field(default=frozenset({"flaws"}), alias="SNIFFER_ANNOTATE")
     body_limit: Annotated[
         Size,
-        Doc(
-            _OCTETS, "Octets kept of each body, also after decoding; the rest is counted and flagged.", "4mb"
-        ),
+        Doc(OCTETS, "Octets kept of each body, also after decoding; the rest is counted and flagged.", "4mb"),
         Field(ge=0, le=1 << 40),
     ] = Field(default=1 << 20, alias="USAGE_LOGGERS_BODY_LIMIT")
     flow_idle_seconds: Annotated[
         int,
-        Doc(_SECONDS, "A connection silent for longer is over.", "350"),
+        Doc(SECONDS, "A connection silent for longer is over.", "350"),
         Field(ge=1, le=86_400),
     ] = Field(default=600, alias="SNIFFER_FLOW_IDLE_SECONDS")
     max_flows: Annotated[
@@ -262,17 +247,17 @@ class Settings(BaseSettings):
     ] = Field(default=100_000, alias="SNIFFER_MAX_FLOWS")
     stream_buffer: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that one direction of a connection may hold behind a hole.", "16mb"),
+        Doc(OCTETS, "Octets that one direction of a connection may hold behind a hole.", "16mb"),
         Field(ge=1024, le=1 << 40),
     ] = Field(default=4 << 20, alias="SNIFFER_STREAM_BUFFER")
     stream_memory: Annotated[
         Size,
-        Doc(_OCTETS, "Octets that all connections together may hold behind holes.", "1gb"),
+        Doc(OCTETS, "Octets that all connections together may hold behind holes.", "1gb"),
         Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_STREAM_MEMORY")
     gap_wait_seconds: Annotated[
         int,
-        Doc(_SECONDS, "How long a hole is waited for that nobody has acknowledged.", "3"),
+        Doc(SECONDS, "How long a hole is waited for that nobody has acknowledged.", "3"),
         Field(ge=1, le=3600),
     ] = Field(default=10, alias="SNIFFER_GAP_WAIT_SECONDS")
     reorder_segments: Annotated[
@@ -287,7 +272,7 @@ class Settings(BaseSettings):
     ] = Field(default=32, alias="SNIFFER_REORDER_SEGMENTS")
     exchange_memory: Annotated[
         Size,
-        Doc(_OCTETS, "Octets kept of all calls that are not complete yet.", "1gb"),
+        Doc(OCTETS, "Octets kept of all calls that are not complete yet.", "1gb"),
         Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
     dyno: Annotated[
@@ -388,46 +373,18 @@ def _text(name: str, value: str) -> str:
         raise SettingsError([f"{name}={value}: cannot be read: {error.strerror}"]) from None
 
 
-class Row(NamedTuple):
-    name: str
-    default: str
-    meaning: str
-    accepts: str
-    example: str
-
-
 def table() -> list[Row]:
     """Every variable, in the order of the README."""
-    rows = []
-    for field in Settings.model_fields.values():
-        doc = next(item for item in field.metadata if isinstance(item, Doc))
-        default = doc.default or ("-" if field.default is None else _amount(field.default, doc))
-        accepts = doc.accepts.format(range=_range(field.metadata, doc))
-        rows.append(Row(str(field.alias), default, doc.meaning, accepts, doc.example))
-    return rows
-
-
-def _range(metadata: list[object], doc: Doc) -> str:
-    """``ge`` and ``le`` of the field's constraints."""
-    ends = [getattr(item, name) for name in ("ge", "le") for item in metadata if hasattr(item, name)]
-    return " to ".join(_amount(end, doc) for end in ends)
-
-
-def _amount(number: int | str, doc: Doc) -> str:
-    """Octets in the largest unit that leaves no rest."""
-    if not isinstance(number, int) or not number or doc.accepts != _OCTETS:
-        return str(number)
-    power = next(n for n in (4, 3, 2, 1, 0) if number % (1 << 10 * n) == 0)
-    return f"{number >> 10 * power}{('', ' KiB', ' MiB', ' GiB', ' TiB')[power]}"
+    return rows(Settings.model_fields)
 
 
 def load() -> Settings:
     """From the environment. Raises SettingsError."""
     known = {row.name: row for row in table()}
     lines = [
-        _unknown(name, [*known, *ELSEWHERE])
+        unknown(name, [*known, *ELSEWHERE])
         for name in sorted(os.environ)
-        if name.startswith(_FAMILY) and name not in known and name not in ELSEWHERE
+        if name.startswith(FAMILY) and name not in known and name not in ELSEWHERE
     ]
     try:
         off = {_GENEVE: values.OFF} if os.environ.get(_GENEVE) == "" else {}
@@ -443,9 +400,3 @@ def load() -> Settings:
 
 def _shown(name: str) -> str:
     return "***" if name in _SECRETS else repr(os.environ.get(name, ""))
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    ours = {one.removeprefix(_FAMILY): one for one in known if one.startswith(_FAMILY)}
-    near = difflib.get_close_matches(name.removeprefix(_FAMILY), ours, 1)
-    return f"{name}: no such variable" + (f"; did you mean {ours[near[0]]}?" if near else "")

@@ -10,7 +10,8 @@ import pytest
 
 from appliance.model import NANOSECONDS
 from appliance.pipeline import PipelineOptions
-from appliance.settings import ELSEWHERE, Row, SettingsError, load, table
+from appliance.settings import ELSEWHERE, SettingsError, load, table
+from appliance.variables import Row
 
 OURS = re.compile(r"SNIFFER_|USAGE_LOGGERS_|APP_PORT|DYNO$")
 
