@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from appliance.ledger import IDENTITIES, TABLE, Ledger
+from typing import Final
+
+from appliance.ledger import IDENTITIES, OTHER_SESSIONS, TABLE, Ledger
+
+SESSIONS: Final = 50  # that are shown
 
 
 def render(ledger: Ledger) -> str:
@@ -19,9 +23,23 @@ def render(ledger: Ledger) -> str:
     if rest:
         lines.append("of these, or beside them")
         lines += [_line(ledger, name, 2) for name in rest]
+    lines += _sessions(ledger)
     faults = ledger.unbalanced()
     lines += [f"does not add up: {fault}" for fault in faults] or ["the ledger adds up"]
     return "\n".join(lines) + "\n"
+
+
+def _sessions(ledger: Ledger) -> list[str]:
+    """The busiest mirror sessions first; of those that are not selected VNIs are a sample."""
+    ordered = sorted(ledger.sessions.items(), key=lambda item: (-item[1]["frames"], item[0]))
+    lines = ["by VNI"] if ordered else []
+    for session, counts in ordered[:SESSIONS]:
+        name = "others" if session == OTHER_SESSIONS else str(session)
+        shown = ", ".join(f"{key} {n:,}" for key, n in counts.items() if n)
+        lines.append(f"    {name:<10}{shown}")
+    if len(ordered) > SESSIONS:
+        lines.append(f"    and {len(ordered) - SESSIONS} more")
+    return lines
 
 
 def _line(ledger: Ledger, name: str, indent: int) -> str:

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any, Final
 
 from appliance.board import Board, add, bury
-from appliance.ledger import OTHER_SESSIONS, TABLE, Ledger
+from appliance.ledger import BY_SESSION, OTHER_SESSIONS, TABLE, Ledger
 from appliance.sources.base import Capture
 from appliance.summary import render
 from appliance.worker import Work
@@ -38,6 +38,7 @@ HEALTHY: Final = 60.0  # seconds after which a worker counts as one that works
 HUNG: Final = 60.0  # seconds
 REPORT: Final = 60.0  # seconds between two reports of what was lost
 GRACE: Final = 2.0  # seconds beyond the time for the end before workers are killed
+MOST: Final = 5  # mirror sessions that are named with a loss
 NAMED: Final = 256  # VNIs that are named in the log
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -79,6 +80,7 @@ class Supervisor:
         self._caught: list[int] = []
         self._stopping: float | None = None  # when it has to be over
         self._reported: dict[str, int] = dict.fromkeys(TABLE, 0)
+        self._reported_by: dict[int, dict[str, int]] = {}
         self._next_report = 0.0
         self._named: set[int] = set()
         self._strangers: set[int] = set()
@@ -343,9 +345,21 @@ class Supervisor:
             for name, entry in TABLE.items()
             if entry.lost and total.tally[name] > self._reported[name]
         }
-        self._reported = dict(total.tally)
         for name, n in new.items():
-            self._outside.say(f"lost: {n} {TABLE[name].unit} ({name}): {TABLE[name].meaning}")
+            where = self._where(name, total)
+            self._outside.say(f"lost: {n} {TABLE[name].unit} ({name}): {TABLE[name].meaning}{where}")
+        self._reported = dict(total.tally)
+        self._reported_by = {vni: dict(counts) for vni, counts in total.sessions.items()}
+
+    def _where(self, name: str, total: Ledger) -> str:
+        """The mirror sessions that lost the most of it since the last time."""
+        if name not in BY_SESSION:
+            return ""
+        lost = {
+            vni: n[name] - self._reported_by.get(vni, {}).get(name, 0) for vni, n in total.sessions.items()
+        }
+        most = sorted((vni for vni, n in lost.items() if n), key=lambda vni: -lost[vni])[:MOST]
+        return "; VNI " + ", ".join(f"{vni}: {lost[vni]}" for vni in most) if most else ""
 
 
 def _state(path: str) -> tuple[int, int, int]:

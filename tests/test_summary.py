@@ -48,3 +48,27 @@ def test_every_entry_can_be_shown() -> None:
     text = render(ledger)
     for name in TABLE:
         assert f" {name} " in text
+
+
+def test_mirror_sessions_are_shown_with_the_busiest_first() -> None:
+    ledger = Ledger()
+    for vni, frames in ((5, 1), (123, 40)):
+        ledger.count("frames", frames, vni)
+        ledger.count("frame_not_ip", frames)
+    ledger.at(456, "frame_vni_not_selected", 2)
+    shown = render(ledger).partition("by VNI\n")[2].splitlines()
+    assert [line.split(None, 1) for line in shown[:3]] == [
+        ["123", "frames 40"],
+        ["5", "frames 1"],
+        ["456", "frame_vni_not_selected 2"],
+    ]
+
+
+def test_of_very_many_mirror_sessions_some_are_shown() -> None:
+    ledger = Ledger()
+    for vni in range(1, 3000):
+        ledger.at(vni, "frames")
+    shown = render(ledger)
+    assert "others" in shown
+    assert "more" in shown
+    assert len(shown.splitlines()) < 120

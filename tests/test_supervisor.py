@@ -314,6 +314,17 @@ def test_strangers_drops_and_losses_are_said_once_by_name(monkeypatch: pytest.Mo
     ]
 
 
+def test_a_loss_names_the_mirror_sessions_that_it_hit_most() -> None:
+    said: list[str] = []
+    one = Supervisor(NoCapture(), Board(1), lambda *_: None, Supervision(time.monotonic, said.append, dict))
+    one._own.count("gap_acked_bytes", 100, 123)
+    one._own.count("gap_acked_bytes", 900, 124)
+    one._report(one.total())
+    one._own.count("gap_acked_bytes", 7, 123)
+    one._report(one.total())
+    assert [line.rpartition("; ")[2] for line in said] == ["VNI 124: 900, 123: 100", "VNI 123: 7"]
+
+
 def test_no_thread_is_there_when_it_forks(tmp_path: Path) -> None:
     def alone(world: World, number: int, control: socket.socket) -> None:
         world.say(f"threads {threading.active_count()}")

@@ -190,3 +190,39 @@ def test_vnis_are_followed_in_their_file_and_those_not_selected_are_named(lab: B
     }  # fmt: skip
     assert appliance.count("midstream") == 0  # no connection was lost
     assert "the ledger adds up" in said
+
+
+def test_rules_and_ports_change_in_their_files_without_losing_a_connection(
+    lab: Build, tmp_path: Path
+) -> None:
+    one = lab()
+    rules, ports = tmp_path / "rules", tmp_path / "ports"
+    rules.write_text("include debug\n")
+    ports.write_text("80\n443\n")
+    settings = {"USAGE_LOGGERS_RULES": f"file://{rules}", "APP_PORTS": f"file://{ports}"}
+    url = "http://10.66.1.2/small?n="
+    with one.appliance(**settings) as appliance:
+        held = one.start(
+            "client", "curl", "-s", "-o", "/dev/null", "--rate", "1/s", url + "1", "-o", "/dev/null",
+            url + "2", "-o", "/dev/null", url + "3",
+        )  # fmt: skip
+        time.sleep(0.5)
+        rules.write_text("include debug\n/response_body/ remove\n")
+        appliance.wait_for("reloaded")
+        held.wait(20)
+        rules.write_text("include debuging\n")
+        appliance.wait_for("not reloaded, all stays as it was")
+        ports.write_text("81\n")
+        rules.write_text("include debug\n/response_body/ remove\n")
+        appliance.signal(signal.SIGHUP)
+        until = time.monotonic() + 20
+        while appliance.said().count("appliance: reloaded") < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        one.curl(url + "none")
+        settle()
+        said = appliance.stop()
+    bodies = {message["request_param:n"]: "response_body" in message for message in appliance.messages()}
+    assert bodies == {"1": True, "2": False, "3": False}
+    assert appliance.count("midstream") == 0
+    assert appliance.count("frame_port_not_selected") > 0
+    assert "the ledger adds up" in said
