@@ -1,0 +1,154 @@
+"""Batches on disk: what a queue cannot hold waits here for its sink, oldest first, across restarts.
+
+Contract: ``put`` returns when the batch would survive kill -9 and a power cut (SQLite in WAL mode, each
+commit synced); ``remove`` only after the sink has it, so a batch may be sent twice and is never lost on the
+way: at least once. Beyond ``limit`` octets the oldest batches go first, and ``put`` says how many calls they
+had. A disk that is full, or a file that cannot be written, raises SpoolError, and nothing has changed.
+
+What is in here has passed the rules. The folder and its files are their owner's only (0700, 0600).
+One process a file: the lock is held as long as the spool is open. Bounds: ``limit``, and a page more.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from appliance.model import Batch
+
+OVERHEAD: Final = 4096  # octets charged for each batch: SQLite's pages are not filled to the last one
+RESERVE: Final = 64 << 20  # octets of the disk that stay free: without any, nothing could even be removed
+CHECKPOINT: Final = 64  # pages that the log may have: a part of the reserve, whatever is removed
+PAGE: Final = 16_384  # octets; batches are megabytes
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, calls INTEGER NOT NULL, oldest INTEGER NOT NULL,
+    octets INTEGER NOT NULL, payload BLOB NOT NULL)
+"""
+_T = TypeVar("_T")
+
+
+class SpoolError(Exception):
+    """The disk does not take it, or does not give it back; one line that says why."""
+
+
+class Spooled(NamedTuple):
+    number: int
+    batch: Batch
+
+
+class Spool:
+    def __init__(self, path: Path, limit: int) -> None:
+        """Raises SpoolError: no such folder, not ours to write, another process's, or damaged."""
+        self._path = path
+        self._limit = limit
+        self.calls = 0
+        self.octets = 0
+        self._database = self._try(self._open)
+
+    def put(self, batch: Batch) -> int:
+        """Keep it; how many calls had to go for it, its own included where it is too large by itself."""
+        size = len(batch.payload) + OVERHEAD
+        if size > self._limit:
+            return batch.count
+        disk = self._try(lambda: os.statvfs(self._path.parent))
+        if disk.f_bavail * disk.f_frsize < size + RESERVE:
+            raise SpoolError(f"spool {self._path}: the disk is full but for {RESERVE >> 20} MiB")
+        return self._try(lambda: self._put(batch, size))
+
+    def first(self, after: int = 0) -> Spooled | None:
+        """The oldest that was put after the one of that number."""
+        row = self._try(
+            lambda: self._database.execute(
+                "SELECT number, payload, calls, oldest FROM batches WHERE number > ? ORDER BY number LIMIT 1",
+                (after,),
+            ).fetchone()
+        )
+        return None if row is None else Spooled(row[0], Batch(bytes(row[1]), row[2], row[3]))
+
+    def remove(self, number: int) -> None:
+        """Its sink has it, or never will."""
+        self._try(lambda: self._drop(number))
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0.0)
+        try:
+            database.execute(f"PRAGMA page_size = {PAGE}")
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA journal_size_limit = 0")
+            database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute(_SCHEMA)
+            found = database.execute("SELECT total(calls), total(octets) FROM batches").fetchone()
+            database.execute("COMMIT")
+        except sqlite3.Error:
+            database.close()
+            raise
+        self.calls, self.octets = int(found[0]), int(found[1])
+        return database
+
+    def _put(self, batch: Batch, size: int) -> int:
+        before = self.calls, self.octets
+        shed = 0
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            while self.octets + size > self._limit:
+                row = self._database.execute("SELECT min(number), calls FROM batches").fetchone()
+                shed += row[1]
+                self._forget(row[0])
+            self._database.execute(
+                "INSERT INTO batches (calls, oldest, octets, payload) VALUES (?, ?, ?, ?)",
+                (batch.count, batch.oldest, size, batch.payload),
+            )
+            self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            self.calls, self.octets = before
+            raise
+        self.calls += batch.count
+        self.octets += size
+        return shed
+
+    def _drop(self, number: int) -> None:
+        before = self.calls, self.octets
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._forget(number)
+            self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            self.calls, self.octets = before
+            raise
+        if not self.octets:  # the disk gets it back: only now, since moving what remains would cost a write
+            self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _forget(self, number: int) -> None:
+        sql = "DELETE FROM batches WHERE number = ? RETURNING calls, octets"
+        rows = self._database.execute(sql, (number,))
+        for calls, octets in rows.fetchall():
+            self.calls -= calls
+            self.octets -= octets
+
+    def _try(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            reason = "in use by another process" if "locked" in str(error) else str(error)
+            raise SpoolError(f"spool {self._path}: {reason}") from None
+        except OSError as error:
+            raise SpoolError(f"spool {self._path}: {error.strerror or error}") from None
