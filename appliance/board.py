@@ -123,8 +123,11 @@ _HELD_BY_THE_DEAD: Final[dict[str, str]] = {
 }
 
 
-def bury(part: Part) -> Ledger:
-    """The ledger of a worker that has died: what it held is lost, by name. Clears the part."""
+def bury(part: Part, *, again: bool = False) -> Ledger:
+    """The ledger of a worker that has died: what it held is lost, by name. Clears the part.
+
+    ``again``: another one follows, which finds the spool as this one has left it.
+    """
     ledger = part.read()
     held = part.held()
     ledger.count("frames", held)
@@ -132,5 +135,8 @@ def bury(part: Part) -> Ledger:
     for name, reason in _HELD_BY_THE_DEAD.items():
         ledger.count(reason, ledger.tally[name])
         ledger.tally[name] = 0
+    if again:
+        ledger.count("message_restored", -ledger.tally["message_spooled"])
+        ledger.tally["message_spooled"] = 0
     part.clear()
     return ledger

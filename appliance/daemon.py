@@ -12,7 +12,9 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from appliance import plugin
@@ -25,6 +27,7 @@ from appliance.outlet import (
     carrier,
     publication,
     say,
+    spool,
     withheld,
 )
 from appliance.packet.vni import VniSelection
@@ -33,6 +36,7 @@ from appliance.policy import followed, rules_of_text, written
 from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings, SettingsError
 from appliance.ship.batch import Batcher
+from appliance.ship.spool import Spool, SpoolError, adopt
 from appliance.sources.base import Capture, CaptureOptions
 from appliance.supervisor import Supervision, Supervisor
 from appliance.tuning import GC_THRESHOLD
@@ -95,6 +99,8 @@ class Service:
         )
         for note in self._capture.notes:
             say(note)
+        if not self._silent:
+            self._prepare_spool()
         self._board = Board(self._capture.workers)
 
     def run(self, *, summary: bool) -> int:
@@ -142,12 +148,13 @@ class Service:
         def is_over() -> bool:
             return worker.is_over()
 
+        def report(text: str) -> None:
+            say(f"worker {number}: {text}")
+
         way: Way | None = None
         if not self._silent:
             way = Live(
-                carrier(
-                    settings, found, settings.sinks, self._agent, lambda text: say(f"worker {number}: {text}")
-                ),
+                carrier(settings, found, settings.sinks, self._agent, report, self._spool(number, report)),
                 is_over,
             )
         published = publication(settings, found, ledger, self._agent)
@@ -171,6 +178,31 @@ class Service:
             settings.drain_seconds,
         )
         worker.run()
+
+    def _spool(self, number: int, report: Callable[[str], None]) -> Spool | None:
+        """A disk that has gone bad since the start stops no capture."""
+        try:
+            return spool(self._settings, f"worker-{number}", self._capture.workers)
+        except SpoolError as error:
+            report(f"{error}; calls that the database does not take are shed")
+            return None
+
+    def _prepare_spool(self) -> None:
+        """What cannot work stops the start; what more workers once left is for those there are."""
+        workers = self._capture.workers
+        try:
+            opened = [spool(self._settings, f"worker-{n}", workers) for n in range(workers)]
+            spools = [one for one in opened if one is not None]
+            if spools:
+                for line in adopt(Path(self._settings.spool_dir), spools):
+                    say(line)
+                waiting = sum(one.calls for one in spools)
+                if waiting:
+                    say(f"{waiting} calls wait in SNIFFER_SPOOL_DIR and will be sent")
+            for one in spools:
+                one.close()
+        except SpoolError as error:
+            raise Refusal([f"SNIFFER_SPOOL_DIR: {error}"]) from None
 
     def _read(self) -> tuple[Selection, RuleSet]:
         text, notes, name = written(self._settings.rules)

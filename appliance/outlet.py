@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from appliance.rules.engine import Rules
 from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
 from appliance.ship.carrier import Carrier
+from appliance.ship.spool import Spool
 from appliance.sinks.base import SinkOptions
 
 AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
@@ -97,8 +99,20 @@ def withheld(settings: Settings, found: RuleSet, sink: str) -> bool:
     return False
 
 
-def carrier(
-    settings: Settings, found: RuleSet, sink: str, name: str, report: Callable[[str], None]
+def spool(settings: Settings, name: str, shares: int = 1) -> Spool | None:
+    """The spool of that name, where one is wanted, with its share of the space. Raises SpoolError."""
+    if not settings.spool_dir:
+        return None
+    return Spool(Path(settings.spool_dir) / f"{name}.db", settings.spool_max // shares)
+
+
+def carrier(  # noqa: PLR0913  # the parts
+    settings: Settings,
+    found: RuleSet,
+    sink: str,
+    name: str,
+    report: Callable[[str], None],
+    spool: Spool | None = None,
 ) -> Carrier:
     # Loaded only here: aiohttp takes a quarter of a second.
     module = plugin.find("appliance.sinks", sink)
@@ -107,6 +121,6 @@ def carrier(
     options = SinkOptions(settings.url, not found.has("skip_compression"), name)
     outside = shipping.Outside(time.monotonic, random.random, asyncio.sleep, report)
     made: Carrier = carriage.Carrier(
-        module.build(options), shipping.ShipperOptions(settings.bundle_queue), outside
+        module.build(options), shipping.ShipperOptions(settings.bundle_queue), outside, spool
     )
     return made

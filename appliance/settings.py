@@ -205,6 +205,25 @@ class Settings(BaseSettings):
             "the system's",
         ),
     ] = Field(default="", alias="SSL_CERT_FILE")
+    spool_dir: Annotated[
+        str,
+        BeforeValidator(values.name),
+        Doc(
+            "a folder",
+            "Where calls wait, after the rules, that the database does not take now; else they are shed.",
+            "/var/spool/appliance",
+            "none",
+        ),
+    ] = Field(default="", alias="SNIFFER_SPOOL_DIR")
+    spool_max: Annotated[
+        Size,
+        Doc(
+            OCTETS,
+            "Octets of the spool, of all workers together; beyond it the oldest calls are shed.",
+            "10gb",
+        ),
+        Field(ge=1 << 20, le=1 << 44),
+    ] = Field(default=1 << 30, alias="SNIFFER_SPOOL_MAX")
     realip_header: Annotated[
         str,
         BeforeValidator(values.field_name),

@@ -166,7 +166,7 @@ class Supervisor:
             place.control = None
         if self._stopping is not None and code == 0:  # its part stays as it left it
             return
-        lost = bury(self._board.parts[number])
+        lost = bury(self._board.parts[number], again=self._stopping is None)
         add(self._own, lost)
         now = self._outside.clock()
         place.failures = 1 if now - place.since >= HEALTHY else place.failures + 1
@@ -381,5 +381,6 @@ def _farewell(total: Ledger) -> str:
     lost = tally["frame_kernel_dropped"] + tally["frame_worker_lost"] + tally["frame_undrained"]
     return (
         f"stopped: {tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
-        f"{tally['message_delivered']} delivered, {undelivered} not delivered"
+        f"{tally['message_delivered']} delivered, {tally['message_spooled']} in the spool, "
+        f"{undelivered} not delivered"
     )

@@ -19,7 +19,7 @@ from appliance.model import Batch, HttpExchange, Message
 from appliance.ship.batch import Batcher
 from appliance.ship.carrier import Carrier
 
-OUTCOMES: Final = ("message_delivered", "message_rejected", "message_shed")
+OUTCOMES: Final = ("message_delivered", "message_rejected", "message_shed", "message_spooled")
 ASKED: Final = 20.0  # seconds that are left for the rest once the user wants an end
 TICK: Final = 0.25  # seconds between two looks at what has waited long enough
 
@@ -30,7 +30,7 @@ class Way(Protocol):
     def put(self, batch: Batch, /) -> None: ...
 
     def counts(self) -> Mapping[str, int]:
-        """What has become of the calls so far, by OUTCOMES; the others are queued."""
+        """What has become of the calls so far, by OUTCOMES, and those restored; the others are queued."""
         ...
 
     def finish(self, last: Batch | None, /) -> None:
@@ -87,7 +87,9 @@ class Uploads:
             counts = self._way.counts()
             for name in OUTCOMES:
                 self._tally[name] = counts[name]
-            self._tally["message_queued"] = self._taken - sum(self._tally[name] for name in OUTCOMES)
+            self._tally["message_restored"] = restored = counts["message_restored"]
+            known = sum(self._tally[name] for name in OUTCOMES)
+            self._tally["message_queued"] = self._taken + restored - known
 
     def end(self) -> None:
         if self._way is not None:

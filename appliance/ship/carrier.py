@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from appliance.model import Batch
 from appliance.ship.shipper import Outside, Shipper, ShipperOptions
+from appliance.ship.spool import Spool
 from appliance.sinks.base import Sink
 
 ASK: Final = 0.1  # seconds
@@ -53,14 +54,16 @@ class _Daemons(ThreadPoolExecutor):
 
 
 class Carrier:
-    def __init__(self, sink: Sink, options: ShipperOptions, outside: Outside) -> None:
+    def __init__(
+        self, sink: Sink, options: ShipperOptions, outside: Outside, spool: Spool | None = None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_Daemons())
         self._thread = threading.Thread(target=self._loop.run_forever, name="uploads", daemon=True)
         self._thread.start()
         self._repeating: list[Future[None]] = []
         self._sink = sink
-        self._shipper = self._run(self._begin(sink, options, outside)).result()
+        self._shipper = self._run(self._begin(sink, options, outside, spool)).result()
 
     def put(self, batch: Batch, give_up: Callable[[], bool] = never) -> bool:
         """Waits for room; whether there was any."""
@@ -123,7 +126,7 @@ class Carrier:
                 await self._shipper.put(batch)
 
     @staticmethod
-    async def _begin(sink: Sink, options: ShipperOptions, outside: Outside) -> Shipper:
-        shipper = Shipper(sink, options, outside)
+    async def _begin(sink: Sink, options: ShipperOptions, outside: Outside, spool: Spool | None) -> Shipper:
+        shipper = Shipper(sink, options, outside, spool)
         shipper.start()
         return shipper

@@ -5,6 +5,10 @@ delivered + rejected + shed + queued + undelivered. What may go better later is 
 after a wait that doubles with every failure up to ``LONGEST``, shortened by dice so that many appliances do
 not come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it.
 
+With a spool, what the queue has no room for, and what is left at the end, waits on disk instead: it is sent
+oldest first beside what is new, and removed when the sink has it. Without, the one is shed, the other
+undelivered. A spool that fails is said, and the batch counts as if there were none.
+
 One sink, one shipper: sinks do not hold each other up. Clock, dice and sleep come from the caller.
 Bounds: ``queue`` batches of ``octets`` in all wait (one larger than that waits alone) and ``in_flight`` are
 being sent.
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.model import Batch
+from appliance.ship.spool import Spool, SpoolError
 from appliance.sinks.base import Reject, Retry, Sink
 
 SHORTEST: Final = 1.0  # seconds
@@ -44,12 +49,20 @@ class Outside:
 
 
 class Shipper:
-    def __init__(self, sink: Sink, options: ShipperOptions, outside: Outside) -> None:
+    def __init__(
+        self, sink: Sink, options: ShipperOptions, outside: Outside, spool: Spool | None = None
+    ) -> None:
         self._sink = sink
+        self._spool = spool
+        self._spooled = asyncio.Event()
+        self._disk = asyncio.Lock()  # one thing at a time
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._kept_octets = 0  # on their way to the disk
         self._options = options
         self._outside = outside
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(options.queue)
         self._octets = 0  # in the queue
+        self._sending: dict[int, Batch] = {}
         self._freed = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._reports = Reports(outside)
@@ -59,6 +72,8 @@ class Shipper:
             "message_queued": 0,
             "message_shed": 0,
             "message_undelivered": 0,
+            "message_restored": 0 if spool is None else spool.calls,
+            "message_spooled": 0 if spool is None else spool.calls,
             "upload_bytes": 0,
             "uploads": 0,
             "upload_retries": 0,
@@ -66,6 +81,8 @@ class Shipper:
 
     def start(self) -> None:
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._options.in_flight)]
+        if self._spool is not None:
+            self._workers.append(asyncio.create_task(self._empty(self._spool)))
 
     async def put(self, batch: Batch) -> None:
         """Waits for room. Cancelled, the batch is undelivered."""
@@ -82,14 +99,62 @@ class Shipper:
             raise
 
     def offer(self, batch: Batch) -> None:
-        """For those who cannot wait: without room it is shed."""
+        """For those who cannot wait: without room it goes to the spool, or is shed."""
         if self._has_room(batch):
             self._queue.put_nowait(batch)
             self._octets += len(batch.payload)
             self.counts["message_queued"] += batch.count
+        elif self._spool is not None and self._kept_octets + len(batch.payload) <= self._options.octets:
+            self.counts["message_queued"] += batch.count
+            task = asyncio.create_task(self._keep(self._spool, batch, "message_shed"))
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
         else:
             self.counts["message_shed"] += batch.count
             self._reports.add("the queue is full: calls are shed")
+
+    async def _keep(self, spool: Spool, batch: Batch, otherwise: str) -> None:
+        """To the disk; ``otherwise``: what it counts as where that fails."""
+        size = len(batch.payload)
+        self._kept_octets += size
+        try:
+            async with self._disk:
+                shed = await asyncio.to_thread(spool.put, batch)
+        except SpoolError as error:
+            self._reports.add(str(error))
+            self.counts[otherwise] += batch.count
+        else:
+            self.counts["message_shed"] += shed
+            self.counts["message_spooled"] += batch.count - shed
+            if shed:
+                self._reports.add("the spool is full: the oldest calls are shed")
+            self._spooled.set()
+        finally:
+            self._kept_octets -= size
+            self.counts["message_queued"] -= batch.count
+
+    async def _empty(self, spool: Spool) -> None:
+        """Send what is on disk, oldest first."""
+        while True:
+            self._spooled.clear()
+            try:
+                async with self._disk:
+                    found = await asyncio.to_thread(spool.first)
+            except SpoolError as error:
+                self._reports.add(str(error))
+                found = None
+            if found is None:
+                await self._spooled.wait()
+                continue
+            reason = await self._deliver(found.batch)
+            try:
+                async with self._disk:
+                    held = await asyncio.to_thread(spool.remove, found.number)
+            except SpoolError as error:  # it would be sent again and again
+                self._reports.add(str(error))
+                return
+            self.counts[reason] += held  # none: it was shed meanwhile, and counted so
+            self.counts["message_spooled"] -= held
 
     def _has_room(self, batch: Batch) -> bool:
         if self._queue.full():
@@ -105,17 +170,29 @@ class Shipper:
             waiting.cancel()
         for task in self._workers:
             task.cancel()
-        await asyncio.gather(waiting, *self._workers, return_exceptions=True)
+        await asyncio.gather(waiting, *self._workers, *self._keeping, return_exceptions=True)
+        if self._spool is not None:
+            for batch in self._left():
+                await self._keep(self._spool, batch, "message_undelivered")
         self.counts["message_undelivered"] += self.counts["message_queued"]
         self.counts["message_queued"] = 0
         self._reports.flush()
+
+    def _left(self) -> list[Batch]:
+        """Those that were being sent, then those that waited."""
+        left = list(self._sending.values())
+        while not self._queue.empty():
+            left.append(self._queue.get_nowait())
+        return left
 
     async def _work(self) -> None:
         while True:
             batch = await self._queue.get()
             self._octets -= len(batch.payload)
             self._freed.set()
+            self._sending[id(batch)] = batch
             reason = await self._deliver(batch)
+            del self._sending[id(batch)]
             self.counts["message_queued"] -= batch.count
             self.counts[reason] += batch.count
             self._queue.task_done()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -44,7 +44,7 @@ class Spooled(NamedTuple):
 class Spool:
     def __init__(self, path: Path, limit: int) -> None:
         """Raises SpoolError: no such folder, not ours to write, another process's, or damaged."""
-        self._path = path
+        self.path = path
         self._limit = limit
         self.calls = 0
         self.octets = 0
@@ -55,9 +55,9 @@ class Spool:
         size = len(batch.payload) + OVERHEAD
         if size > self._limit:
             return batch.count
-        disk = self._try(lambda: os.statvfs(self._path.parent))
+        disk = self._try(lambda: os.statvfs(self.path.parent))
         if disk.f_bavail * disk.f_frsize < size + RESERVE:
-            raise SpoolError(f"spool {self._path}: the disk is full but for {RESERVE >> 20} MiB")
+            raise SpoolError(f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB")
         return self._try(lambda: self._put(batch, size))
 
     def first(self, after: int = 0) -> Spooled | None:
@@ -70,18 +70,20 @@ class Spool:
         )
         return None if row is None else Spooled(row[0], Batch(bytes(row[1]), row[2], row[3]))
 
-    def remove(self, number: int) -> None:
-        """Its sink has it, or never will."""
+    def remove(self, number: int) -> int:
+        """Its sink has it, or never will; its calls, none where it was shed meanwhile."""
+        before = self.calls
         self._try(lambda: self._drop(number))
+        return before - self.calls
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
             self._database.close()
 
     def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0.0)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.0)
         try:
             database.execute(f"PRAGMA page_size = {PAGE}")
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -103,6 +105,7 @@ class Spool:
     def _put(self, batch: Batch, size: int) -> int:
         before = self.calls, self.octets
         shed = 0
+        self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN IMMEDIATE")
         try:
             while self.octets + size > self._limit:
@@ -125,6 +128,7 @@ class Spool:
 
     def _drop(self, number: int) -> None:
         before = self.calls, self.octets
+        self._database.execute("PRAGMA synchronous = NORMAL")  # a power cut may bring it back: sent once more
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self._forget(number)
@@ -149,6 +153,33 @@ class Spool:
             return work()
         except sqlite3.Error as error:
             reason = "in use by another process" if "locked" in str(error) else str(error)
-            raise SpoolError(f"spool {self._path}: {reason}") from None
+            raise SpoolError(f"spool {self.path}: {reason}") from None
         except OSError as error:
-            raise SpoolError(f"spool {self._path}: {error.strerror or error}") from None
+            raise SpoolError(f"spool {self.path}: {error.strerror or error}") from None
+
+
+def adopt(folder: Path, spools: Sequence[Spool]) -> list[str]:
+    """Move what lies in other spools of ``folder`` into these, and remove their files; lines for the log."""
+    lines = []
+    ours = {spool.path for spool in spools}
+    for number, path in enumerate(sorted(folder.glob("*.db"))):
+        if path in ours:
+            continue
+        try:
+            other = Spool(path, 1 << 62)
+        except SpoolError as error:
+            lines.append(f"{error}: left as it is")
+            continue
+        target = spools[number % len(spools)]
+        moved, shed = other.calls, 0
+        while (found := other.first()) is not None:
+            shed += target.put(found.batch)
+            other.remove(found.number)
+        other.close()
+        for leftover in folder.glob(f"{path.name}*"):
+            leftover.unlink()
+        lines.append(
+            f"{moved} calls were in {path.name}, a spool that no worker has now"
+            + (f"; {shed} shed" if shed else "")
+        )
+    return lines

@@ -100,7 +100,7 @@ class Appliance:
         return [dict(json.loads(line)) for line in self.calls.read_bytes().splitlines()]
 
     def heard(self) -> Counter[Call]:
-        return Counter(_heard(message) for message in self.messages())
+        return Counter(heard(message) for message in self.messages())
 
     def count(self, name: str) -> int:
         """Of the ledger that it printed last."""
@@ -108,7 +108,7 @@ class Appliance:
         return int(found[-1].replace(",", "")) if found else 0
 
 
-def _heard(message: dict[str, str]) -> Call:
+def heard(message: dict[str, str]) -> Call:
     path = re.sub(
         r"^http://[^/]+", "", message.get("request_url", "")
     )  # none: a response without its request
@@ -195,6 +195,22 @@ class Lab:
             "--",
             body,
         ]
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Path]:
+        """A stand-in for Resurface on the appliance's port 7701; the file that its messages go to."""
+        path = self.folder / f"database-{time.monotonic_ns()}"
+        script = SCRIPT.parents[2] / "examples" / "resurface.py"
+        command = self.inside("appliance", sys.executable, str(script), "--port", "7701", "--print")
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with path.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        self.running.append(process)
+        self.run("appliance", "curl", "-s", "--retry-connrefused", "--retry", "20", "--retry-delay", "1",
+                 "-o", "/dev/null", "http://127.0.0.1:7701/saturated")  # fmt: skip
+        yield path
+        process.terminate()
+        process.wait(WAIT)
 
     def truth(self, n: int = 1) -> list[Truth]:
         out = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.model import Batch
 from appliance.ship.shipper import LONGEST, QUIET, Outside, Reports, Shipper, ShipperOptions
+from appliance.ship.spool import Spool, SpoolError
 from appliance.sinks.base import Reject, Retry
 
 Outcome = Exception | None
@@ -207,3 +209,103 @@ def test_queue_is_bounded_in_octets_too() -> None:
 
     counts = asyncio.run(work())
     assert (counts["message_queued"], counts["message_shed"]) == (1, 3)
+
+
+# -- with a spool
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("never came")
+
+
+def spooled(
+    folder: Path, outcomes: list[Outcome], work: Callable[[Shipper, Sink], Awaitable[None]], **limits: int
+) -> dict[str, int]:
+    """Run ``work`` on a shipper with a spool; its counts."""
+
+    async def run() -> dict[str, int]:
+        sink = Sink(outcomes)
+        sink.open = asyncio.Event()
+        spool = Spool(folder / "s.db", 1 << 20)
+        outside = Outside(lambda: 0.0, lambda: 0.0, asyncio.sleep, lambda _: None)
+        shipper = Shipper(sink, ShipperOptions(**limits), outside, spool)
+        shipper.start()
+        await work(shipper, sink)
+        spool.close()
+        return {name: n for name, n in shipper.counts.items() if n and name.startswith("message")}
+
+    return asyncio.run(run())
+
+
+def test_what_has_no_room_waits_on_disk_and_is_sent_when_there_is(tmp_path: Path) -> None:
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        for n in range(1, 11):
+            shipper.offer(batch(n))
+        await until(lambda: not (shipper.counts["message_spooled"] < 10))
+        assert sink.open is not None
+        sink.open.set()
+        await until(lambda: not (shipper.counts["message_delivered"] < 55))
+        await shipper.drain(None)
+        assert sorted(one.count for one in sink.taken) == list(range(1, 11))
+
+    assert spooled(tmp_path, [], work, queue=2, in_flight=1) == {"message_delivered": 55}
+
+
+def test_what_is_left_at_the_end_is_on_disk_for_the_next(tmp_path: Path) -> None:
+    async def ends(shipper: Shipper, _: Sink) -> None:
+        for n in range(1, 6):
+            shipper.offer(batch(n))
+        await asyncio.sleep(0.01)
+        await shipper.drain(0.0)
+
+    assert spooled(tmp_path, [], ends, queue=8, in_flight=2) == {"message_spooled": 15}
+
+    async def goes_on(shipper: Shipper, sink: Sink) -> None:
+        assert shipper.counts["message_restored"] == 15
+        assert sink.open is not None
+        sink.open.set()
+        await until(lambda: not (shipper.counts["message_delivered"] < 15))
+        await shipper.drain(None)
+
+    counts = spooled(tmp_path, [Retry("status 503")] * 3, goes_on)
+    assert counts == {"message_restored": 15, "message_delivered": 15}
+
+
+def test_what_never_goes_better_leaves_the_disk_too(tmp_path: Path) -> None:
+    async def ends(shipper: Shipper, _: Sink) -> None:
+        shipper.offer(batch(3))
+        await shipper.drain(0.0)
+
+    spooled(tmp_path, [], ends)
+
+    async def refused(shipper: Shipper, sink: Sink) -> None:
+        assert sink.open is not None
+        sink.open.set()
+        await until(lambda: not (shipper.counts["message_spooled"]))
+        await shipper.drain(None)
+
+    assert spooled(tmp_path, [Reject("status 400")], refused) == {
+        "message_restored": 3,
+        "message_rejected": 3,
+    }
+
+
+def test_a_disk_that_fails_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> int:
+        raise SpoolError("spool: the disk is full")
+
+    monkeypatch.setattr(Spool, "put", fails)
+
+    async def work(shipper: Shipper, _: Sink) -> None:
+        for _n in range(5):
+            shipper.offer(batch(1))
+        await asyncio.sleep(0.05)
+        await shipper.drain(0.0)
+
+    counts = spooled(tmp_path, [], work, queue=2, in_flight=1)
+    assert sum(counts.values()) == 5
+    assert set(counts) == {"message_shed", "message_undelivered"}

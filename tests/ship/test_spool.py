@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.model import Batch
-from appliance.ship.spool import OVERHEAD, Spool, SpoolError
+from appliance.ship.spool import OVERHEAD, Spool, SpoolError, adopt
 
 
 def batch(n: int, size: int = 100) -> Batch:
@@ -176,3 +176,17 @@ def test_a_query_that_fails_is_a_line_and_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match=r"spool .*closed"):
         spool.first()
     assert issubclass(sqlite3.ProgrammingError, sqlite3.Error)
+
+
+def test_what_a_worker_left_that_is_no_more_is_for_the_others(tmp_path: Path) -> None:
+    gone = Spool(tmp_path / "worker-7.db", 1 << 20)
+    gone.put(batch(4))
+    gone.put(batch(5))
+    gone.close()
+    (tmp_path / "other.db").write_bytes(b"no database at all, and longer than a hundred octets" * 5)
+    ours = [Spool(tmp_path / f"worker-{n}.db", 1 << 20) for n in range(2)]
+    lines = adopt(tmp_path, ours)
+    assert sum(one.calls for one in ours) == 9
+    assert not (tmp_path / "worker-7.db").exists()
+    assert any("9 calls were in worker-7.db" in line for line in lines)
+    assert any("left as it is" in line for line in lines)
