@@ -105,6 +105,8 @@ class Service:
 
     def run(self, *, summary: bool) -> int:
         settings = self._settings
+        for package, name in (("sinks", settings.sinks), ("ship", "carrier"), ("ship", "shipper")):
+            plugin.find(f"appliance.{package}", name)  # once, not in each worker
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
@@ -175,6 +177,7 @@ class Service:
             self._board.parts[number],
             control,
             reselect,
+            self._capture.stop,  # else what comes would never end
             settings.drain_seconds,
         )
         worker.run()

@@ -22,7 +22,9 @@ TABLE: Final[dict[str, Entry]] = {
     # -- frames: source -> segments
     "frames": Entry("frames", False, "that came: read from the sources, or dropped before that"),
     "frame_kernel_dropped": Entry(
-        "frames", True, "never read: the kernel had no room for them (receive buffer, capture ring)"
+        "frames",
+        True,
+        "never read: no room in the kernel (receive buffer, capture ring), or a wrong UDP checksum",
     ),
     "frame_repeated": Entry("frames", False, "the same packet had come by another interface"),
     "frame_undrained": Entry("frames", True, "read, and left over when the time for the end was over"),

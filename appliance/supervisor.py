@@ -144,8 +144,11 @@ class Supervisor:
                     place.control.close()
             self._work(number, theirs)
             code = 0
-        except BaseException:  # noqa: BLE001  # nothing may return into the supervisor's code
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001  # nothing may return into the supervisor's code
+            with contextlib.suppress(OSError):  # the place and the kind: the text may hold what was captured
+                sys.stderr.write(
+                    "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n"
+                )
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.flush()

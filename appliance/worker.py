@@ -46,9 +46,10 @@ class Worker:
         part: Part,
         control: socket.socket,
         reselect: Obey,
+        alone: Callable[[], None],
         patience: float,
     ) -> None:
-        """``patience``: seconds for the end where nobody says how long it may take."""
+        """``alone``: what is to be done when the supervisor is gone; ``patience``: seconds for the end then."""
         self._source = source
         self._pipeline = pipeline
         self._uploads = uploads
@@ -56,6 +57,7 @@ class Worker:
         self._part = part
         self._control = control
         self._reselect = reselect
+        self._alone = alone
         self._patience = patience
         self._orders = b""
         self._seen = 0.0  # when orders were last looked for
@@ -129,6 +131,8 @@ class Worker:
         except OSError:
             octets = b""
         if not octets:
+            if self._until is None:
+                self._alone()
             self._stop(self._patience)
             return
         *lines, self._orders = (self._orders + octets).split(b"\n")

@@ -67,12 +67,16 @@ _WORD = re.compile(r"[A-Za-z_]+")
 _INCLUDE_LIKE = re.compile(rf"{_WS}*include[ _\t]*([A-Za-z]*)", re.IGNORECASE)
 
 
+SHOWN: Final = 200  # characters of what is wrong
+
+
 class RuleError(ValueError):
     """A rule text that cannot be used."""
 
     def __init__(self, what: str, number: int, column: int, cure: str = "") -> None:
         place = f"line {number}, column {column}" if column else f"line {number}"
-        super().__init__(f"{place}: {what}" + (f"; {cure}" if cure else ""))
+        shown = what if len(what) <= SHOWN else what[:SHOWN] + "..."
+        super().__init__(f"{place}: {shown}" + (f"; {cure}" if cure else ""))
         self.what = what
         self.number = number
         self.column = column
@@ -127,6 +131,8 @@ def parse_line(line: Line) -> Rule | None:
         if match is not None:
             return _Reader(line, match).read(verb)
     what, at, cure = _explain(line.text)
+    if line.column > 1:
+        cure += " (behind an include; those are strict, standard, debug and default)"
     raise RuleError(what, line.number, line.column + at if line.column else 0, cure)
 
 

@@ -54,6 +54,7 @@ def from_environment(value: str) -> tuple[str, bool]:
 
 def expand(text: str) -> list[Line]:
     """The physical lines after includes; the default set where there is nothing but blanks."""
+    text = text.removeprefix("\ufeff")  # some editors begin every file with it
     if not text.strip(_BLANK):
         return [Line(line, 1, 0) for line in STRICT.split("\n")]
     lines = []

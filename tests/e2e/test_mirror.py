@@ -162,6 +162,30 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_its_loss_is_named(la
     assert appliance.count("frame_kernel_dropped") == 0  # they waited in the socket
 
 
+def test_workers_whose_supervisor_is_killed_finish_what_they_have_and_free_the_port(lab: Build) -> None:
+    one = lab()
+    with one.appliance(SNIFFER_DRAIN_SECONDS="5") as appliance:
+        load = one.start("client", *one.wrk_command("http://10.66.1.2", "page", 5))
+        time.sleep(2)
+        workers = appliance.workers()
+        killed = time.time()
+        appliance.signal(signal.SIGKILL)
+        appliance.process.wait(10)
+        until = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        load.wait(30)
+    before = Counter(line.call for line in one.truth() if line.time < killed - 0.1)
+    assert sum(before.values()) > 500
+    assert not before - appliance.heard()
+    with one.appliance() as again:
+        one.curl("http://10.66.1.2/small?n=again")
+        settle()
+        again.stop()
+    assert sum(again.heard().values()) >= 1
+
+
 def test_vnis_are_followed_in_their_file_and_those_not_selected_are_named(lab: Build, tmp_path: Path) -> None:
     one = lab(sources=2)
     vnis = tmp_path / "vnis"

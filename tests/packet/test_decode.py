@@ -18,7 +18,7 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
 from appliance.ledger import Ledger
-from appliance.model import LINK_VXLAN, Frame, flow_key
+from appliance.model import LINK_GENEVE, LINK_VXLAN, Frame, flow_key
 from appliance.packet.decode import MAX_LAYERS, PacketDecoder
 from appliance.packet.vni import VniSelection
 from tests.packet.frames import CAPTURES, ETHER, Outcome, decode, make, templates
@@ -248,6 +248,18 @@ def test_what_a_mirror_target_gets_is_the_same_without_its_outer_headers(inner: 
 )
 def test_a_datagram_that_is_no_mirrored_frame_is_counted(payload: bytes, reason: str) -> None:
     assert decode([Frame(1, payload, len(payload), LINK_VXLAN)]) == ([], {reason: 1})
+
+
+@pytest.mark.parametrize("session", [0, 9])
+def test_a_gateway_load_balancers_datagram_is_read_to_the_segment(session: int) -> None:
+    """GENEVE with options around IP around the mirror's VXLAN, as a target behind one gets it."""
+    head = bytes([32 // 4, 0]) + b"\x08\0" + session.to_bytes(3) + b"\0" + bytes(32)
+    payload = head + bytes(vxlan(5)[IP])
+    decoder = PacketDecoder(Ledger())
+    (segment,) = decoder.feed([Frame(1, payload, len(payload), LINK_GENEVE)])
+    key = flow_key(segment.route)
+    assert (key.vni, key.outer) == (5, None if session == 0 else session)
+    assert segment.payload == b"hello"
 
 
 def test_reserved_bits_are_ignored() -> None:

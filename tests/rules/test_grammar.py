@@ -56,3 +56,18 @@ def test_every_verb_has_a_form() -> None:
     for verb in VERBS:
         text = lines.get(verb) or (f"/a/ {verb} /b/" if "_if" in verb or "_unless" in verb else verb)
         assert [rule.verb for rule in parse(text).rules] == [verb]
+
+
+def test_what_follows_an_include_is_said_to_follow_it() -> None:
+    with pytest.raises(RuleError, match=r"line 1, column 14: .*: ing .behind an include; those are strict"):
+        parse("include debuging")
+
+
+def test_a_line_without_end_is_not_shown_whole() -> None:
+    with pytest.raises(RuleError) as error:
+        parse("(" * 100_000)
+    assert len(str(error.value)) < 400
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_rule() -> None:
+    assert len(parse("\ufeffinclude debug").rules) == len(parse("include debug").rules)
