@@ -49,7 +49,7 @@ class Worker:
         alone: Callable[[], None],
         patience: float,
     ) -> None:
-        """``alone``: what is to be done when the supervisor is gone; ``patience``: seconds for the end then."""
+        """``alone``: done when the supervisor is gone; ``patience``: seconds for the end then."""
         self._source = source
         self._pipeline = pipeline
         self._uploads = uploads
