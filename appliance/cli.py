@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
-from appliance import daemon, plugin
+from appliance import daemon, plugin, values
 from appliance.outlet import Refusal, rules, say
 from appliance.policy import PolicyError, rules_from, rules_of_file, rules_of_text
 from appliance.service import (
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _replay(settings: Settings, arguments: argparse.Namespace) -> int:
-    if arguments.sink and (arguments.format or arguments.output != "-"):
+    if arguments.sinks and (arguments.format or arguments.output != "-"):
         say("--sink sends; --format and --output print: use one of them")
         return USAGE
     if any(_same(arguments.output, path) for path in arguments.files):
@@ -135,7 +135,7 @@ def _request(arguments: argparse.Namespace, output: BinaryIO) -> Replay:
     return Replay(
         files=arguments.files,
         format=arguments.format or _FORMAT,
-        sink=arguments.sink or "",
+        sinks=arguments.sinks,
         drain=arguments.drain,
         output=output,
         summary=arguments.summary,
@@ -192,8 +192,14 @@ def _add_replay(commands: Commands) -> None:
     )
     formats = plugin.names("appliance.formats")
     one.add_argument("--format", choices=formats, help=f"default: {_FORMAT}")
-    sinks = [name for name in plugin.names("appliance.sinks") if name != "base"]
-    one.add_argument("--sink", choices=sinks, help="send instead of printing")
+    one.add_argument(
+        "--sink",
+        dest="sinks",
+        type=values.sinks_of,
+        default=(),
+        metavar="NAMES",
+        help=f"send instead of printing: {', '.join(values.sink_names())}, or several by comma",
+    )
     one.add_argument(
         "--drain",
         type=_seconds,

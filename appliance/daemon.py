@@ -25,6 +25,7 @@ from appliance.outlet import (
     Refusal,
     agent,
     carrier,
+    prepare,
     publication,
     say,
     spool,
@@ -81,7 +82,8 @@ class Service:
             raise Refusal([f"NET_DEVICE={settings.devices()}: for a capture file use appliance replay FILE"])
         self._settings = settings
         self._selection, found = self._read()
-        self._silent = withheld(settings, found, settings.sinks)
+        self._sinks = settings.sink_names()
+        self._silent = withheld(settings, found, self._sinks)
         self._agent = agent()
         self._capture: Capture = plugin.find("appliance.sources", engine).build(
             CaptureOptions(
@@ -100,12 +102,13 @@ class Service:
         for note in self._capture.notes:
             say(note)
         if not self._silent:
-            self._prepare_spool()
-        self._board = Board(self._capture.workers)
+            prepare(settings, found, self._sinks)
+            self._prepare_spools()
+        self._board = Board(self._capture.workers, () if self._silent else self._sinks)
 
     def run(self, *, summary: bool) -> int:
         settings = self._settings
-        for package, name in (("sinks", settings.sinks), ("ship", "carrier"), ("ship", "shipper")):
+        for package, name in (*(("sinks", sink) for sink in self._sinks), ("ship", "carrier")):
             plugin.find(f"appliance.{package}", name)  # once, not in each worker
         gc.collect()
         gc.freeze()
@@ -155,10 +158,8 @@ class Service:
 
         way: Way | None = None
         if not self._silent:
-            way = Live(
-                carrier(settings, found, settings.sinks, self._agent, report, self._spool(number, report)),
-                is_over,
-            )
+            spools = {sink: self._spool(sink, number, report) for sink in self._sinks}
+            way = Live(carrier(settings, found, self._sinks, self._agent, report, spools), is_over)
         published = publication(settings, found, ledger, self._agent)
         batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
         uploads = Uploads(published.publish, ledger, batcher, way, time.monotonic_ns)
@@ -182,30 +183,39 @@ class Service:
         )
         worker.run()
 
-    def _spool(self, number: int, report: Callable[[str], None]) -> Spool | None:
+    def _spool(self, sink: str, number: int, report: Callable[[str], None]) -> Spool | None:
         """A disk that has gone bad since the start stops no capture."""
         try:
-            return spool(self._settings, f"worker-{number}", self._capture.workers)
+            return self._open_spool(sink, number)
         except SpoolError as error:
-            report(f"{error}; calls that the database does not take are shed")
+            report(f"{error}; calls that {sink} does not take are shed")
             return None
 
-    def _prepare_spool(self) -> None:
-        """What cannot work stops the start; what more workers once left is for those there are."""
+    def _open_spool(self, sink: str, number: int) -> Spool | None:
         workers = self._capture.workers
+        return spool(self._settings, sink, f"worker-{number}", workers * len(self._sinks))
+
+    def _prepare_spools(self) -> None:
+        """What cannot work stops the start; what more workers once left is for those there are."""
+        if not self._settings.spool_dir:
+            return
+        folder = Path(self._settings.spool_dir)
         try:
-            opened = [spool(self._settings, f"worker-{n}", workers) for n in range(workers)]
-            spools = [one for one in opened if one is not None]
-            if spools:
-                for line in adopt(Path(self._settings.spool_dir), spools):
+            for sink in self._sinks:
+                opened = [self._open_spool(sink, number) for number in range(self._capture.workers)]
+                spools = [one for one in opened if one is not None]
+                for line in adopt(folder, sink, spools):
                     say(line)
                 waiting = sum(one.calls for one in spools)
                 if waiting:
-                    say(f"{waiting} calls wait in SNIFFER_SPOOL_DIR and will be sent")
-            for one in spools:
-                one.close()
+                    say(f"{waiting} calls wait in SNIFFER_SPOOL_DIR and will be sent to {sink}")
+                for one in spools:
+                    one.close()
         except SpoolError as error:
             raise Refusal([f"SNIFFER_SPOOL_DIR: {error}"]) from None
+        for path in sorted(folder.glob("*.db")):
+            if path.name.partition("-")[0] not in self._sinks:
+                say(f"{path}: of a sink that SNIFFER_SINKS does not name; it stays as it is")
 
     def _read(self) -> tuple[Selection, RuleSet]:
         text, notes, name = written(self._settings.rules)

@@ -115,13 +115,14 @@ TABLE: Final[dict[str, Entry]] = {
     "call_rule_emptied": Entry("calls", False, "of which the rules left nothing"),
     "call_rule_timeout": Entry("calls", True, "dropped since a stop rule did not come to an end"),
     "message_written": Entry("calls", False, "messages written to the output"),
-    "message_delivered": Entry("calls", False, "messages that the database has accepted"),
-    "message_rejected": Entry("calls", True, "messages that the database has refused"),
+    "message_delivered": Entry("calls", False, "messages that a sink has accepted"),
+    "message_rejected": Entry("calls", True, "messages that a sink has refused"),
     "message_withheld": Entry("calls", False, "messages not sent: skip_submission or USAGE_LOGGERS_DISABLE"),
-    "message_queued": Entry("calls", False, "messages on their way to the database"),
+    "message_queued": Entry("calls", False, "messages on their way to a sink"),
+    "message_copied": Entry("calls", False, "copies for further sinks: each message is theirs, too"),
     "message_restored": Entry("calls", False, "messages that were in the spool when we began"),
-    "message_spooled": Entry("calls", False, "messages on disk, waiting for the database"),
-    "message_shed": Entry("calls", True, "messages for which there was no room in the queue"),
+    "message_spooled": Entry("calls", False, "messages on disk, waiting for their sink"),
+    "message_shed": Entry("calls", True, "messages for which there was no room, in queue or spool"),
     "message_worker_lost": Entry("calls", True, "messages queued in a worker that died"),
     "message_undelivered": Entry("calls", True, "messages that could not be sent before the end"),
     "rule_timeouts": Entry("values", True, "removed since a rule did not come to an end in its time"),
@@ -218,7 +219,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
         ),
     ),
     (
-        ("messages", "message_restored"),
+        ("messages", "message_copied", "message_restored"),
         (
             "message_written",
             "message_delivered",
@@ -250,6 +251,17 @@ BY_SESSION: Final[tuple[str, ...]] = (
     "exchange_incomplete",
 )
 """What is counted for each mirror session (VNI) too."""
+BY_SINK: Final[tuple[str, ...]] = (
+    "message_restored",
+    "message_delivered",
+    "message_rejected",
+    "message_queued",
+    "message_spooled",
+    "message_shed",
+    "message_worker_lost",
+    "message_undelivered",
+)
+"""What is counted for each sink; their sums are the ledger's. Every message is every sink's."""
 MAX_SESSIONS: Final = 1024  # rows; anybody can send any of 16 million VNIs, the others share one
 OTHER_SESSIONS: Final = -1
 
@@ -257,10 +269,11 @@ OTHER_SESSIONS: Final = -1
 class Ledger:
     """The tally of one pipeline. Not for use from several threads."""
 
-    __slots__ = ("sessions", "tally")
+    __slots__ = ("sessions", "sinks", "tally")
 
     def __init__(self) -> None:
         self.tally: dict[str, int] = dict.fromkeys(TABLE, 0)
+        self.sinks: dict[str, dict[str, int]] = {}
         self.sessions: dict[int, dict[str, int]] = {}  # by VNI of the mirror session: what of it was there
 
     def count(self, name: str, n: int = 1, session: int | None = None) -> None:
@@ -277,6 +290,10 @@ class Ledger:
             row = self.sessions.setdefault(session, dict.fromkeys(BY_SESSION, 0))
         row[name] += n
 
+    def sink(self, name: str) -> dict[str, int]:
+        """Its row, by BY_SINK; whoever counts in it counts in the tally as well."""
+        return self.sinks.setdefault(name, dict.fromkeys(BY_SINK, 0))
+
     def unbalanced(self) -> list[str]:
         """The identities that do not hold, as text; empty when the ledger adds up."""
         faults = []
@@ -285,5 +302,11 @@ class Ledger:
             b = sum(self.tally[name] for name in right)
             if a != b:
                 faults.append(f"{' + '.join(left)} = {a}, but {' + '.join(right)} = {b}")
+        sent = self.tally["messages"] - self.tally["message_written"] - self.tally["message_withheld"]
+        for sink, row in self.sinks.items():
+            a = sent + row["message_restored"]
+            b = sum(row.values()) - row["message_restored"]
+            if a != b:
+                faults.append(f"{sink}: messages + message_restored = {a}, but what became of them = {b}")
         negative = [f"{name} = {n}" for name, n in self.tally.items() if n < 0]
         return faults + negative

@@ -11,7 +11,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,8 +27,9 @@ from appliance.rules.engine import Rules
 from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
 from appliance.ship.carrier import Carrier
+from appliance.ship.outside import Outside
 from appliance.ship.spool import Spool
-from appliance.sinks.base import SinkOptions
+from appliance.sinks.base import SinkOptions, Traits
 
 AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
 PRODUCT: Final = f"{AGENT} (vpc-mirror-appliance "
@@ -86,9 +87,9 @@ def publication(settings: Settings, found: RuleSet, ledger: Ledger, name: str) -
     )
 
 
-def withheld(settings: Settings, found: RuleSet, sink: str) -> bool:
+def withheld(settings: Settings, found: RuleSet, sinks: Sequence[str]) -> bool:
     """Whether the user said that nothing is to be sent. Raises Refusal where nothing could be."""
-    if not settings.disable and sink == NEEDS_URL:
+    if not settings.disable and NEEDS_URL in sinks:
         stops = obstacles(settings.url, found, settings.certificates)
         if stops:
             raise Refusal(stops)
@@ -99,28 +100,67 @@ def withheld(settings: Settings, found: RuleSet, sink: str) -> bool:
     return False
 
 
-def spool(settings: Settings, name: str, shares: int = 1) -> Spool | None:
-    """The spool of that name, where one is wanted, with its share of the space. Raises SpoolError."""
+def prepare(settings: Settings, found: RuleSet, sinks: Sequence[str]) -> None:
+    """What can be seen to fail before anything starts. Raises Refusal."""
+    for sink in sinks:
+        check = getattr(plugin.find("appliance.sinks", sink), "check", None)
+        wrong = check(_sink_options(settings, found, "", say)) if check else ""
+        if wrong:
+            raise Refusal([wrong])
+
+
+def spool(settings: Settings, sink: str, place: str, shares: int = 1) -> Spool | None:
+    """Where one is wanted, with its share of the space; ``place``: whose it is. Raises SpoolError."""
     if not settings.spool_dir:
         return None
-    return Spool(Path(settings.spool_dir) / f"{name}.db", settings.spool_max // shares)
+    return Spool(Path(settings.spool_dir) / f"{sink}-{place}.db", settings.spool_max // shares)
 
 
 def carrier(  # noqa: PLR0913  # the parts
     settings: Settings,
     found: RuleSet,
-    sink: str,
+    sinks: Sequence[str],
     name: str,
     report: Callable[[str], None],
-    spool: Spool | None = None,
+    spools: Mapping[str, Spool | None],
 ) -> Carrier:
     # Loaded only here: aiohttp takes a quarter of a second.
-    module = plugin.find("appliance.sinks", sink)
     carriage = plugin.find("appliance.ship", "carrier")
     shipping = plugin.find("appliance.ship", "shipper")
-    options = SinkOptions(settings.url, not found.has("skip_compression"), name)
-    outside = shipping.Outside(time.monotonic, random.random, asyncio.sleep, report)
-    made: Carrier = carriage.Carrier(
-        module.build(options), shipping.ShipperOptions(settings.bundle_queue), outside, spool
-    )
+    routes = []
+    for sink in sinks:
+        module = plugin.find("appliance.sinks", sink)
+        traits = getattr(module, "TRAITS", Traits())
+        say_of = _of(sink, report)
+        routes.append(
+            carriage.Route(
+                sink,
+                module.build(_sink_options(settings, found, name, say_of)),
+                shipping.ShipperOptions(
+                    settings.bundle_queue, in_flight=traits.in_flight, ahead=traits.keeps
+                ),
+                Outside(time.monotonic, random.random, asyncio.sleep, say_of),
+                spools.get(sink),
+            )
+        )
+    made: Carrier = carriage.Carrier(routes)
     return made
+
+
+def _of(sink: str, report: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: report(f"{sink}: {text}")
+
+
+def _sink_options(
+    settings: Settings, found: RuleSet, name: str, report: Callable[[str], None]
+) -> SinkOptions:
+    return SinkOptions(
+        url=settings.url,
+        compress=not found.has("skip_compression"),
+        agent=name,
+        say=report,
+        lake_url=settings.lake_url,
+        lake_max=settings.lake_max,
+        lake_days=settings.lake_days,
+        lake_reserve=settings.lake_reserve,
+    )

@@ -22,12 +22,15 @@ from appliance.message import Messages
 from appliance.model import HttpExchange, Message
 from appliance.outlet import (
     BUNDLE_WAIT,
+    Refusal,
     agent,
     carrier,
     engine,
+    prepare,
     publication,
     rules,
     say,
+    spool,
     withheld,
 )
 from appliance.pipeline import Pipeline
@@ -35,6 +38,7 @@ from appliance.preview import Preview
 from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
 from appliance.ship.batch import Batcher
+from appliance.ship.spool import SpoolError
 from appliance.sources.pcap import CaptureFiles
 from appliance.summary import render
 from appliance.tuning import GC_THRESHOLD
@@ -45,6 +49,7 @@ INCOMPLETE: Final = 1  # a file was cut short, or is no capture; not all could b
 USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
+_NOT_DELIVERED: Final = ("message_rejected", "message_spooled", "message_undelivered")
 PROGRESS_FROM: Final = 32 << 20  # octets of files that take long enough to ask how far it is
 
 
@@ -74,7 +79,7 @@ class Replay:
 
     files: list[str]
     format: str
-    sink: str  # empty: print in ``format``
+    sinks: tuple[str, ...]  # none: print in ``format``
     output: BinaryIO
     summary: bool
     allow_cut: bool
@@ -137,16 +142,10 @@ def _output(settings: Settings, request: Replay, ledger: Ledger, interrupts: Int
     found = rules(settings)
     name = agent()
     published = publication(settings, found, ledger, name)
-    if request.sink:
+    if request.sinks:
         way = None
-        if not withheld(settings, found, request.sink):
-            way = Patient(
-                carrier(settings, found, request.sink, name, say),
-                request.drain,
-                lambda: interrupts.requested,
-                time.monotonic,
-                say,
-            )
+        if not withheld(settings, found, request.sinks):
+            way = _way(settings, found, request, name, interrupts)
         batcher = Batcher(settings.bundle_size, BUNDLE_WAIT)
         return Uploads(published.publish, ledger, batcher, way, time.monotonic_ns)
 
@@ -157,6 +156,22 @@ def _output(settings: Settings, request: Replay, ledger: Ledger, interrupts: Int
 
     options = FormatOptions(settings.host(), request.width, release(), written)
     return Printed(plugin.find("appliance.formats", request.format).build(options), request.output)
+
+
+def _way(settings: Settings, found: RuleSet, request: Replay, name: str, interrupts: Interrupts) -> Patient:
+    """What is not delivered in time waits in a spool for the next replay, or run."""
+    prepare(settings, found, request.sinks)
+    try:
+        spools = {sink: spool(settings, sink, "replay", len(request.sinks)) for sink in request.sinks}
+    except SpoolError as error:
+        raise Refusal([f"SNIFFER_SPOOL_DIR: {error}"]) from None
+    return Patient(
+        carrier(settings, found, request.sinks, name, say, spools),
+        request.drain,
+        lambda: interrupts.requested,
+        time.monotonic,
+        say,
+    )
 
 
 def _copy(
@@ -189,8 +204,9 @@ def _verdict(source: CaptureFiles, ledger: Ledger, request: Replay, *, interrupt
         return INTERRUPTED
     if any(not (fault.cut and request.allow_cut) for fault in source.faults):
         return INCOMPLETE
-    if ledger.tally["message_rejected"] or ledger.tally["message_undelivered"]:
-        say("not all calls were delivered; --summary tells how many and why")
+    left = [(name, ledger.tally[name]) for name in _NOT_DELIVERED if ledger.tally[name]]
+    if left:
+        say("not all calls were delivered: " + ", ".join(f"{name} {n}" for name, n in left))
         return INCOMPLETE
     return OK
 

@@ -140,15 +140,49 @@ class Settings(BaseSettings):
         Field(ge=4096, le=1 << 30),
     ] = Field(default=64 << 20, alias="SNIFFER_RECEIVE_BUFFER")
     sinks: Annotated[
-        str,
-        BeforeValidator(values.sink),
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(values.sinks),
         Doc(
-            "`resurface` or `stdout`",
-            "Where `run` sends calls.",
-            "stdout",
-            "`resurface`",
+            "a comma list of `resurface`, `lake`, `stdout`",
+            "Where `run` sends calls: each call to each of them.",
+            "resurface,lake",
+            "`resurface` where USAGE_LOGGERS_URL is set, else `lake`",
         ),
-    ] = Field(default="resurface", alias="SNIFFER_SINKS")
+    ] = Field(default=(), alias="SNIFFER_SINKS")
+    lake_url: Annotated[
+        str,
+        BeforeValidator(values.place),
+        Doc(
+            "a folder, or `s3://bucket/prefix`",
+            "Where the sink `lake` writes Parquet files (docs/lake.md).",
+            "s3://calls/production",
+        ),
+    ] = Field(default="./lake", alias="SNIFFER_LAKE_URL")
+    lake_max: Annotated[
+        Size,
+        Doc(
+            OCTETS,
+            "Octets of a lake in a folder; beyond it the oldest hours are deleted.",
+            "500gb",
+            "as the disk allows",
+        ),
+        Field(ge=0, le=1 << 50),
+    ] = Field(default=0, alias="SNIFFER_LAKE_MAX")
+    lake_days: Annotated[
+        int,
+        Doc("{range} days", "Calls in a folder that are older are deleted.", "30", "for ever"),
+        Field(ge=0, le=36_500),
+    ] = Field(default=0, alias="SNIFFER_LAKE_DAYS")
+    lake_reserve: Annotated[
+        Size,
+        Doc(
+            OCTETS,
+            "Octets of the disk that a lake in a folder leaves free, at most a 20th of the disk.",
+            "10gb",
+        ),
+        Field(ge=0, le=1 << 50),
+    ] = Field(default=1 << 30, alias="SNIFFER_LAKE_RESERVE")
     mirror_vnis: Annotated[
         Vnis,
         Doc(
@@ -210,7 +244,7 @@ class Settings(BaseSettings):
         BeforeValidator(values.name),
         Doc(
             "a folder",
-            "Where calls wait, after the rules, that the database does not take now; else they are shed.",
+            "Where calls wait, after the rules, that a sink does not take now; else they are shed.",
             "/var/spool/appliance",
             "none",
         ),
@@ -219,7 +253,7 @@ class Settings(BaseSettings):
         Size,
         Doc(
             OCTETS,
-            "Octets of the spool, of all workers together; beyond it the oldest calls are shed.",
+            "Octets of the spool, of all workers and sinks together; beyond it the oldest calls are shed.",
             "10gb",
         ),
         Field(ge=1 << 20, le=1 << 44),
@@ -344,6 +378,9 @@ class Settings(BaseSettings):
 
     def devices(self) -> str:
         return self.net_device or self.vpc_mirror_device
+
+    def sink_names(self) -> tuple[str, ...]:
+        return self.sinks or ("resurface" if self.url else "lake",)
 
     def worker_count(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))

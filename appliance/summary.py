@@ -23,10 +23,20 @@ def render(ledger: Ledger) -> str:
     if rest:
         lines.append("of these, or beside them")
         lines += [_line(ledger, name, 2) for name in rest]
-    lines += _sessions(ledger)
+    lines += _sinks(ledger) + _sessions(ledger)
     faults = ledger.unbalanced()
     lines += [f"does not add up: {fault}" for fault in faults] or ["the ledger adds up"]
     return "\n".join(lines) + "\n"
+
+
+def _sinks(ledger: Ledger) -> list[str]:
+    """Where there are several; of one, the sums above tell everything."""
+    if len(ledger.sinks) < len(("one", "another")):
+        return []
+    return ["by sink"] + [
+        f"    {sink:<10}" + ", ".join(f"{name} {n:,}" for name, n in row.items() if n)
+        for sink, row in ledger.sinks.items()
+    ]
 
 
 def _sessions(ledger: Ledger) -> list[str]:

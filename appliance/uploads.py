@@ -14,12 +14,17 @@ from typing import Final, Protocol
 
 import orjson
 
-from appliance.ledger import Ledger
+from appliance.ledger import BY_SINK, Ledger
 from appliance.model import Batch, HttpExchange, Message
 from appliance.ship.batch import Batcher
 from appliance.ship.carrier import Carrier
 
-OUTCOMES: Final = ("message_delivered", "message_rejected", "message_shed", "message_spooled")
+OUTCOMES: Final = (
+    "message_delivered",
+    "message_rejected",
+    "message_shed",
+    "message_spooled",
+)
 ASKED: Final = 20.0  # seconds that are left for the rest once the user wants an end
 TICK: Final = 0.25  # seconds between two looks at what has waited long enough
 
@@ -29,8 +34,8 @@ class Way(Protocol):
 
     def put(self, batch: Batch, /) -> None: ...
 
-    def counts(self) -> Mapping[str, int]:
-        """What has become of the calls so far, by OUTCOMES, and those restored; the others are queued."""
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """By sink: what has become of the calls, by OUTCOMES, and those restored; others are queued."""
         ...
 
     def finish(self, last: Batch | None, /) -> None:
@@ -49,16 +54,19 @@ class Uploads:
     ) -> None:
         """``way`` None: nothing is sent. ``now``: nanoseconds."""
         self._publish = publish
+        self._ledger = ledger
         self._tally = ledger.tally
         self._batcher = batcher
         self._alone = threading.Lock()  # the batcher: files may wait for input while calls wait to be sent
         self._way = way
         self._now = now
+        self._sinks = 1 if way is None else len(way.counts())
         self._taken = 0
 
     def begin(self) -> None:
         if self._way is not None:
             self._way.begin(self._overdue)
+            self.settle()
 
     def take(self, exchange: HttpExchange) -> None:
         message = self._publish(exchange)
@@ -68,7 +76,8 @@ class Uploads:
             self._tally["message_withheld"] += 1
             return
         self._taken += 1
-        self._tally["message_queued"] += 1
+        self._tally["message_queued"] += self._sinks
+        self._tally["message_copied"] += self._sinks - 1
         line = orjson.dumps(message)
         with self._alone:
             batch = self._batcher.add(line, self._now())
@@ -83,13 +92,21 @@ class Uploads:
 
     def settle(self) -> None:
         """Bring the ledger up to date."""
-        if self._way is not None:
-            counts = self._way.counts()
+        if self._way is None:
+            return
+        for sink, counts in self._way.counts().items():
+            row = self._ledger.sink(sink)
             for name in OUTCOMES:
-                self._tally[name] = counts[name]
-            self._tally["message_restored"] = restored = counts["message_restored"]
-            known = sum(self._tally[name] for name in OUTCOMES)
-            self._tally["message_queued"] = self._taken + restored - known
+                row[name] = counts[name]
+            row["message_restored"] = counts["message_restored"]
+            row["message_queued"] = (
+                self._taken + counts["message_restored"] - sum(map(row.__getitem__, OUTCOMES))
+            )
+        self._sum()
+
+    def _sum(self) -> None:
+        for name in BY_SINK:
+            self._tally[name] = sum(row[name] for row in self._ledger.sinks.values())
 
     def end(self) -> None:
         if self._way is not None:
@@ -97,8 +114,10 @@ class Uploads:
                 batch = self._batcher.flush()
             self._way.finish(batch)
             self.settle()
-            self._tally["message_undelivered"] = self._tally["message_queued"]
-            self._tally["message_queued"] = 0
+            for row in self._ledger.sinks.values():
+                row["message_undelivered"] = row["message_queued"]
+                row["message_queued"] = 0
+            self._sum()
 
     def obey(self, publish: Callable[[HttpExchange], Message | None]) -> None:
         """Other rules, from the next call on."""
@@ -138,12 +157,14 @@ class Patient:
 
     def put(self, batch: Batch) -> None:
         try:
-            if not self._over and not self._carrier.put(batch, self._is_over):
-                self._over = True
+            if self._over:
+                self._carrier.leave(batch)
+            else:
+                self._over = not self._carrier.put(batch, self._is_over)
         except KeyboardInterrupt:  # asked again
             self._over = True
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
         return self._carrier.counts()
 
     def finish(self, last: Batch | None) -> None:
@@ -176,7 +197,7 @@ class Live:
     def put(self, batch: Batch) -> None:
         self._carrier.offer(batch)
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
         return self._carrier.counts()
 
     def finish(self, last: Batch | None) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from appliance import plugin
 from appliance.message import ANNOTATIONS
 from appliance.packet.vni import VniSelection
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](?:/[^\s?#]*)?", re.ASCII)  # as S3 has them
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _PORT_MAX: Final = 65_535
 FILE: Final = "file://"
 OFF: Final = "off"
-SINKS: Final = ("resurface", "stdout")
 ENGINES: Final = {
     "vxlan": "mirror",
     "mirror": "mirror",
@@ -71,9 +72,28 @@ def engine(value: object) -> object:
     return ENGINES[value] if isinstance(value, str) else value
 
 
-def sink(value: object) -> object:
-    if isinstance(value, str) and value not in SINKS:
+def sink_names() -> list[str]:
+    return [found for found in plugin.names("appliance.sinks") if found != "base"]
+
+
+def sinks(value: object) -> object:
+    return sinks_of(value) if isinstance(value, str) else value
+
+
+def sinks_of(text: str) -> tuple[str, ...]:
+    """Names by comma, each once, in their order. ValueError where one is no sink."""
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if not set(names) <= {*sink_names()}:
         raise ValueError("no such sink")
+    return names
+
+
+def place(value: object) -> object:
+    """A folder, file:///folder, or s3://bucket/prefix."""
+    if not isinstance(value, str) or "://" not in value or value.startswith(FILE):
+        return name(value)
+    if not _BUCKET.fullmatch(value):
+        raise ValueError("neither a folder nor a bucket")
     return value
 
 

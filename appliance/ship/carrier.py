@@ -1,9 +1,10 @@
-"""A shipper on a loop in a thread of its own, for those who are not asynchronous themselves.
+"""Shippers, one a sink, on a loop in a thread of its own, for those who are not asynchronous themselves.
 
-Contract: ``put`` waits while the queue is full, so that a file is read no faster than its calls are taken;
-``offer`` never waits, so that no sink holds up a capture. ``finish`` delivers the rest and returns the
-counts. Waits are left when ``give_up`` says so, which is asked every ``ASK`` seconds, and by
-KeyboardInterrupt. What goes wrong in the thread is raised by the next call.
+Contract: every batch goes to every sink. ``put`` waits while a queue is full, so that a file is read no
+faster than its calls are taken; ``offer`` never waits, so that no sink holds up a capture, nor another sink.
+``finish`` delivers the rest, to all at a time, and returns the counts by sink. Waits are left when
+``give_up`` says so, which is asked every ``ASK`` seconds, and by KeyboardInterrupt. What goes wrong in the
+thread is raised by the next call.
 
 Nothing in here outlives ``finish``: name resolution and compression run in daemon threads, since a resolver
 that does not answer would else hold up the end of the process.
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 from appliance.model import Batch
-from appliance.ship.shipper import Outside, Shipper, ShipperOptions
+from appliance.ship.outside import Outside
+from appliance.ship.shipper import Shipper, ShipperOptions
 from appliance.ship.spool import Spool
 from appliance.sinks.base import Sink
 
@@ -53,42 +57,57 @@ class _Daemons(ThreadPoolExecutor):
         return future
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """To one sink."""
+
+    name: str
+    sink: Sink
+    options: ShipperOptions
+    outside: Outside
+    spool: Spool | None = None
+
+
 class Carrier:
-    def __init__(
-        self, sink: Sink, options: ShipperOptions, outside: Outside, spool: Spool | None = None
-    ) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_Daemons())
         self._thread = threading.Thread(target=self._loop.run_forever, name="uploads", daemon=True)
         self._thread.start()
         self._repeating: list[Future[None]] = []
-        self._sink = sink
-        self._shipper = self._run(self._begin(sink, options, outside, spool)).result()
+        self._routes = routes
+        self._shippers = self._run(self._begin()).result()
 
     def put(self, batch: Batch, give_up: Callable[[], bool] = never) -> bool:
-        """Waits for room; whether there was any."""
-        return self._wait(self._run(self._shipper.put(batch)), give_up)
+        """Waits for room; whether there was any. Where not, the batch is what is left at the end."""
+        return self._wait(self._run(self._put(batch)), give_up)
+
+    def leave(self, batch: Batch) -> None:
+        """There is no time to wait for room: it is what is left at the end."""
+        for shipper in self._shippers.values():
+            self._loop.call_soon_threadsafe(shipper.leave, batch)
 
     def offer(self, batch: Batch) -> None:
-        """Never waits: what there is no room for is shed."""
-        self._loop.call_soon_threadsafe(self._shipper.offer, batch)
+        """Never waits: what there is no room for goes to the spool, or is shed."""
+        for shipper in self._shippers.values():
+            self._loop.call_soon_threadsafe(shipper.offer, batch)
 
     def every(self, seconds: float, flush: Callable[[], Batch | None]) -> None:
         """Ask ``flush``, in the loop's thread, for what has waited long enough."""
         self._repeating.append(self._run(self._repeat(seconds, flush)))
 
-    def finish(self, give_up: Callable[[], bool] = never) -> dict[str, int]:
+    def finish(self, give_up: Callable[[], bool] = never) -> dict[str, dict[str, int]]:
         """Deliver the rest, or until ``give_up``; the counts."""
         for one in self._repeating:
             one.cancel()
         try:
             try:
-                delivered = self._wait(self._run(self._shipper.drain(None)), give_up)
+                delivered = self._wait(self._run(self._drain(None)), give_up)
             except KeyboardInterrupt:
                 delivered = False
             if not delivered:
-                self._wait(self._run(self._shipper.drain(0.0)), never)
-            self._wait(self._run(asyncio.wait_for(self._sink.close(), ENDING)), never)
+                self._wait(self._run(self._drain(0.0)), never)
+            self._wait(self._run(self._close()), never)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(ENDING)
@@ -96,12 +115,13 @@ class Carrier:
                 self._loop.close()
         return self.counts()
 
-    def counts(self) -> dict[str, int]:
-        return dict(self._shipper.counts)
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By sink; names of shipper.COUNTS."""
+        return {name: dict(shipper.counts) for name, shipper in self._shippers.items()}
 
     def _wait(self, future: Future[Any], give_up: Callable[[], bool]) -> bool:
         try:
-            while not give_up():
+            while True:  # at least once: what is never begun cannot say what becomes of its batch
                 try:
                     future.result(ASK)
                 except TimeoutError:
@@ -109,6 +129,8 @@ class Carrier:
                         raise  # the work's own
                 else:
                     return True
+                if give_up():
+                    break
         except KeyboardInterrupt:
             future.cancel()
             raise
@@ -123,10 +145,23 @@ class Carrier:
             await asyncio.sleep(seconds)
             batch = flush()
             if batch is not None:
-                await self._shipper.put(batch)
+                await self._put(batch)
 
-    @staticmethod
-    async def _begin(sink: Sink, options: ShipperOptions, outside: Outside, spool: Spool | None) -> Shipper:
-        shipper = Shipper(sink, options, outside, spool)
-        shipper.start()
-        return shipper
+    async def _begin(self) -> dict[str, Shipper]:
+        shippers = {one.name: Shipper(one.sink, one.options, one.outside, one.spool) for one in self._routes}
+        for shipper in shippers.values():
+            shipper.start()
+        return shippers
+
+    async def _put(self, batch: Batch) -> None:
+        await asyncio.gather(*(shipper.put(batch) for shipper in self._shippers.values()))
+
+    async def _drain(self, seconds: float | None) -> None:
+        await asyncio.gather(*(shipper.drain(seconds) for shipper in self._shippers.values()))
+
+    async def _close(self) -> None:
+        for one in self._routes:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(one.sink.close(), ENDING)
+            if one.spool is not None:
+                one.spool.close()

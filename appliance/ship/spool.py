@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY AUTOINCREMENT, calls INTEGER NOT NULL, oldest INTEGER NOT NULL,
     octets INTEGER NOT NULL, payload BLOB NOT NULL)
 """
+_OLDEST: Final = "SELECT number, calls FROM batches WHERE number > ? ORDER BY number LIMIT 1"
 _T = TypeVar("_T")
 
 
@@ -50,15 +51,15 @@ class Spool:
         self.octets = 0
         self._database = self._try(self._open)
 
-    def put(self, batch: Batch) -> int:
-        """Keep it; how many calls had to go for it, its own included where it is too large by itself."""
+    def put(self, batch: Batch, spare: int = 0) -> int:
+        """Keep it; how many calls had to go for it: the oldest behind number ``spare``, else its own."""
         size = len(batch.payload) + OVERHEAD
         if size > self._limit:
             return batch.count
         disk = self._try(lambda: os.statvfs(self.path.parent))
         if disk.f_bavail * disk.f_frsize < size + RESERVE:
             raise SpoolError(f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB")
-        return self._try(lambda: self._put(batch, size))
+        return self._try(lambda: self._put(batch, size, spare))
 
     def first(self, after: int = 0) -> Spooled | None:
         """The oldest that was put after the one of that number."""
@@ -102,14 +103,18 @@ class Spool:
         self.calls, self.octets = int(found[0]), int(found[1])
         return database
 
-    def _put(self, batch: Batch, size: int) -> int:
+    def _put(self, batch: Batch, size: int, spare: int) -> int:
         before = self.calls, self.octets
         shed = 0
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN IMMEDIATE")
         try:
             while self.octets + size > self._limit:
-                row = self._database.execute("SELECT min(number), calls FROM batches").fetchone()
+                row = self._database.execute(_OLDEST, (spare,)).fetchone()
+                if row is None:  # all that is here is on its way
+                    self._database.execute("ROLLBACK")
+                    self.calls, self.octets = before
+                    return batch.count
                 shed += row[1]
                 self._forget(row[0])
             self._database.execute(
@@ -158,11 +163,11 @@ class Spool:
             raise SpoolError(f"spool {self.path}: {error.strerror or error}") from None
 
 
-def adopt(folder: Path, spools: Sequence[Spool]) -> list[str]:
-    """Move what lies in other spools of ``folder`` into these, and remove their files; lines for the log."""
+def adopt(folder: Path, sink: str, spools: Sequence[Spool]) -> list[str]:
+    """Move what lies in other spools of ``sink`` into these, and remove their files; lines for the log."""
     lines = []
     ours = {spool.path for spool in spools}
-    for number, path in enumerate(sorted(folder.glob("*.db"))):
+    for number, path in enumerate(sorted(folder.glob(f"{sink}-*.db"))):
         if path in ours:
             continue
         try:

@@ -84,6 +84,9 @@ class Resurface:
             raise Retry(f"status {status}", seconds(after, time.time()))
         raise Reject(f"status {status}")
 
+    def hurry(self) -> None:
+        """Nothing waits here."""
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

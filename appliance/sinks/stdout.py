@@ -33,6 +33,9 @@ class StandardOutput:
             except OSError as error:
                 raise Reject(f"standard output: {error.strerror}") from None
 
+    def hurry(self) -> None:
+        """Nothing waits here."""
+
     async def close(self) -> None:
         """Not ours to close."""
 

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from appliance.model import Batch
-from appliance.ship.carrier import Carrier
-from appliance.ship.shipper import Outside, ShipperOptions
+from appliance.ship.carrier import Carrier, Route
+from appliance.ship.outside import Outside
+from appliance.ship.shipper import ShipperOptions
 from appliance.sinks.base import Retry
 
 ONE = Batch(b"x\n", 1, 0)
@@ -30,22 +31,29 @@ class Gate:
             raise Retry("closed")
         self.taken += 1
 
+    def hurry(self) -> None:
+        """Nothing waits here."""
+
     async def close(self) -> None:
         self.closed = True
 
 
+def one(sink: Gate, options: ShipperOptions) -> Carrier:
+    return Carrier([Route("x", sink, options, OUTSIDE)])
+
+
 def test_everything_is_delivered_and_the_sink_is_closed() -> None:
     gate = Gate(opened=True)
-    carrier = Carrier(gate, ShipperOptions(), OUTSIDE)
+    carrier = one(gate, ShipperOptions())
     for _ in range(300):
         carrier.put(ONE)
-    assert carrier.finish()["message_delivered"] == gate.taken == 300
+    assert carrier.finish()["x"]["message_delivered"] == gate.taken == 300
     assert gate.closed
 
 
 def test_who_puts_waits_while_the_queue_is_full() -> None:
     gate = Gate()
-    carrier = Carrier(gate, ShipperOptions(queue=2, in_flight=1), OUTSIDE)
+    carrier = one(gate, ShipperOptions(queue=2, in_flight=1))
     done = threading.Event()
 
     def put() -> None:
@@ -57,19 +65,19 @@ def test_who_puts_waits_while_the_queue_is_full() -> None:
     assert not done.wait(0.1)
     gate.opened.set()
     assert done.wait(10)
-    assert carrier.finish()["message_delivered"] == 10
+    assert carrier.finish()["x"]["message_delivered"] == 10
 
 
 def test_the_rest_is_given_up_when_it_is_time() -> None:
-    carrier = Carrier(Gate(), ShipperOptions(), OUTSIDE)
+    carrier = one(Gate(), ShipperOptions())
     carrier.put(ONE)
     answers = iter([False, True])
-    counts = carrier.finish(lambda: next(answers))
+    counts = carrier.finish(lambda: next(answers))["x"]
     assert (counts["message_undelivered"], counts["message_queued"]) == (1, 0)
 
 
 def test_a_wait_for_room_is_given_up_when_it_is_time() -> None:
-    carrier = Carrier(Gate(), ShipperOptions(queue=1, in_flight=1), OUTSIDE)
+    carrier = one(Gate(), ShipperOptions(queue=1, in_flight=1))
     taken = [carrier.put(ONE, lambda: False) for _ in range(2)]
     answers = iter([False, True])
     assert [*taken, carrier.put(ONE, lambda: next(answers))] == [True, True, False]
@@ -77,10 +85,10 @@ def test_a_wait_for_room_is_given_up_when_it_is_time() -> None:
 
 
 def test_who_offers_never_waits_and_what_has_no_room_is_shed() -> None:
-    carrier = Carrier(Gate(), ShipperOptions(queue=2, in_flight=1), OUTSIDE)
+    carrier = one(Gate(), ShipperOptions(queue=2, in_flight=1))
     for _ in range(10):
         carrier.offer(ONE)
-    counts = carrier.finish(lambda: True)
+    counts = carrier.finish(lambda: True)["x"]
     assert counts["message_shed"] + counts["message_undelivered"] == 10
     assert counts["message_undelivered"] <= 3
 
@@ -93,9 +101,9 @@ def test_a_resolver_that_does_not_answer_holds_up_nobody() -> None:
         async def send(self, _: Batch) -> None:
             await asyncio.get_running_loop().run_in_executor(None, stuck.wait)
 
-    carrier = Carrier(Slow(), ShipperOptions(), OUTSIDE)
+    carrier = one(Slow(), ShipperOptions())
     carrier.put(ONE)
-    assert carrier.finish(lambda: True)["message_undelivered"] == 1
+    assert carrier.finish(lambda: True)["x"]["message_undelivered"] == 1
     assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
     stuck.set()
 
@@ -103,7 +111,7 @@ def test_a_resolver_that_does_not_answer_holds_up_nobody() -> None:
 def test_what_has_waited_long_enough_goes_without_anybody_putting() -> None:
     """A pipe may be silent for hours while a bundle waits for its second."""
     gate = Gate(opened=True)
-    carrier = Carrier(gate, ShipperOptions(), OUTSIDE)
+    carrier = one(gate, ShipperOptions())
     waiting = [ONE]
     sent = threading.Event()
 
@@ -115,17 +123,17 @@ def test_what_has_waited_long_enough_goes_without_anybody_putting() -> None:
 
     carrier.every(0.001, flush)
     assert sent.wait(10)
-    assert carrier.finish()["message_delivered"] == 1
+    assert carrier.finish()["x"]["message_delivered"] == 1
 
 
 def test_what_goes_wrong_in_the_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(opened=True)
-    carrier = Carrier(gate, ShipperOptions(), OUTSIDE)
+    carrier = one(gate, ShipperOptions())
 
     async def broken(_: Batch) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(carrier._shipper, "put", broken)
+    monkeypatch.setattr(carrier._shippers["x"], "put", broken)
     with pytest.raises(ZeroDivisionError):
         carrier.put(ONE)
     carrier.finish()

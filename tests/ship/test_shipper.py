@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.model import Batch
-from appliance.ship.shipper import LONGEST, QUIET, Outside, Reports, Shipper, ShipperOptions
+from appliance.ship.outside import QUIET, Outside, Reports
+from appliance.ship.shipper import LONGEST, Shipper, ShipperOptions
 from appliance.ship.spool import Spool, SpoolError
 from appliance.sinks.base import Reject, Retry
 
@@ -34,8 +35,16 @@ class Sink:
             raise outcome
         self.taken.append(batch)
 
+    def hurry(self) -> None:
+        self.hurried = True
+
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def options(limits: dict[str, int]) -> ShipperOptions:
+    ahead = bool(limits.pop("ahead", False))
+    return ShipperOptions(**limits, ahead=ahead)
 
 
 class World:
@@ -47,7 +56,7 @@ class World:
         self.said: list[str] = []
         self.now = 0.0
         outside = Outside(lambda: self.now, dice, self.sleep, self.said.append)
-        self.shipper = Shipper(self.sink, ShipperOptions(**limits), outside)
+        self.shipper = Shipper(self.sink, options(limits), outside)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -135,10 +144,11 @@ def test_put_waits_for_room() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert world.shipper.counts["message_queued"] == 2
+        assert world.shipper.counts["message_queued"] == 9
         world.sink.open.set()
         await world.shipper.drain(None)
         assert world.shipper.counts["message_delivered"] == 2
+        assert world.shipper.counts["message_undelivered"] == 7
 
     asyncio.run(work())
 
@@ -232,7 +242,7 @@ def spooled(
         sink.open = asyncio.Event()
         spool = Spool(folder / "s.db", 1 << 20)
         outside = Outside(lambda: 0.0, lambda: 0.0, asyncio.sleep, lambda _: None)
-        shipper = Shipper(sink, ShipperOptions(**limits), outside, spool)
+        shipper = Shipper(sink, options(limits), outside, spool)
         shipper.start()
         await work(shipper, sink)
         spool.close()

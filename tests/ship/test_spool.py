@@ -179,14 +179,29 @@ def test_a_query_that_fails_is_a_line_and_no_traceback(tmp_path: Path) -> None:
 
 
 def test_what_a_worker_left_that_is_no_more_is_for_the_others(tmp_path: Path) -> None:
-    gone = Spool(tmp_path / "worker-7.db", 1 << 20)
+    gone = Spool(tmp_path / "resurface-worker-7.db", 1 << 20)
     gone.put(batch(4))
     gone.put(batch(5))
     gone.close()
-    (tmp_path / "other.db").write_bytes(b"no database at all, and longer than a hundred octets" * 5)
-    ours = [Spool(tmp_path / f"worker-{n}.db", 1 << 20) for n in range(2)]
-    lines = adopt(tmp_path, ours)
+    Spool(tmp_path / "lake-worker-7.db", 1 << 20).close()
+    (tmp_path / "resurface-x.db").write_bytes(b"no database at all, and longer than a hundred octets" * 5)
+    ours = [Spool(tmp_path / f"resurface-worker-{n}.db", 1 << 20) for n in range(2)]
+    lines = adopt(tmp_path, "resurface", ours)
     assert sum(one.calls for one in ours) == 9
-    assert not (tmp_path / "worker-7.db").exists()
-    assert any("9 calls were in worker-7.db" in line for line in lines)
+    assert not (tmp_path / "resurface-worker-7.db").exists()
+    assert (tmp_path / "lake-worker-7.db").exists()
+    assert any("9 calls were in resurface-worker-7.db" in line for line in lines)
     assert any("left as it is" in line for line in lines)
+
+
+def test_what_is_on_its_way_is_not_shed_for_want_of_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db", 3 * (100 + OVERHEAD))
+    for n in (1, 2, 3):
+        spool.put(batch(n))
+    first = spool.first()
+    assert first is not None
+    assert spool.put(batch(4), spare=first.number) == 2
+    assert numbers(spool) == [1, 3, 4]
+    assert spool.put(batch(5), spare=99) == 5, "all that is there is on its way: the new one goes"
+    assert numbers(spool) == [1, 3, 4]
+    assert spool.calls == 8

@@ -1,0 +1,1 @@
+"""The data lake: rows, files, and keeping them in bounds."""

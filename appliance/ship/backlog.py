@@ -1,0 +1,68 @@
+"""A spool as the shipper uses it: off the loop's thread, one thing at a time, each batch handed out once.
+
+Contract: ``keep`` puts a batch on disk, or says why not (SpoolError) and nothing has changed; ``next`` gives
+every batch once, oldest first, and waits for one; ``done`` removes it. What has been handed out is no longer
+shed for want of room, so that nothing counts as both shed and delivered. ``calls`` are those on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from appliance.model import Batch
+from appliance.ship.spool import Spool, Spooled, SpoolError
+
+
+class Backlog:
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._disk = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+        self._given = 0  # number of the last one handed out
+        self._stuck = 0  # calls that were sent and could not be removed
+        self._note()
+
+    async def keep(self, batch: Batch) -> int:
+        """How many calls, the oldest that wait or its own, had to go for want of room."""
+        async with self._disk:
+            shed = await asyncio.to_thread(self._spool.put, batch, self._given)
+        self._note()
+        self._changed.set()
+        return shed
+
+    async def next(self) -> Spooled:
+        """For one at a time. SpoolError: the disk does not give it back now; ask again later."""
+        while True:
+            self._changed.clear()
+            try:
+                async with self._disk:
+                    found = await asyncio.to_thread(self._spool.first, self._given)
+            except SpoolError:
+                self._over.set()
+                raise
+            if found is not None:
+                self._given = found.number
+                return found
+            await self._changed.wait()
+
+    async def done(self, found: Spooled) -> None:
+        """SpoolError: it is still there, and will be sent again by whoever opens the spool next."""
+        try:
+            async with self._disk:
+                await asyncio.to_thread(self._spool.remove, found.number)
+        except SpoolError:
+            self._stuck += found.batch.count
+            raise
+        finally:
+            self._note()
+
+    async def over(self) -> None:
+        """Waits until nothing is on disk that could still be sent."""
+        await self._over.wait()
+
+    def _note(self) -> None:
+        if self._spool.calls > self._stuck:
+            self._over.clear()
+        else:
+            self._over.set()
