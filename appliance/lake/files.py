@@ -65,7 +65,12 @@ def encode(table: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
     return out.getvalue()
 
 
-WRITING: Final[dict[str, Any]] = {"compression": "zstd", "compression_level": LEVEL, "write_page_index": True}
+WRITING: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "compression_level": LEVEL,
+    "write_page_index": True,
+    "write_statistics": ["time", "method", "url", "host", "path", "status", "client", "server", "vni"],
+}  # statistics of what people select by: those of bodies cost a tenth and help nobody
 
 
 class Files:

@@ -5,14 +5,14 @@ nothing is invented: ``host``, ``path`` and the sizes come from what the rules h
 hold as it is (an unknown key, a scalar's second value, a number that is none) is in ``other`` under its full
 key; a line that is no message is kept whole in ``other`` under ``LINE``. ``pairs`` is the way back.
 
-Bounds: sets of keys remembered ``PLANS``; Python objects of ``CHUNK`` lines at a time. What is to be done for
+Bounds: sets of keys remembered ``PLANS``; Python objects of ``CHUNK`` octets of lines at a time. What is to be done for
 a set of keys is worked out once, so a line costs its JSON, one look-up, and a few list operations.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Final
@@ -25,7 +25,7 @@ from appliance.model import Message
 
 LINE: Final = "line"
 PLANS: Final = 4096  # attackers can invent any number
-CHUNK: Final = 256  # lines: about 1 MiB of text, which stays in the cache
+CHUNK: Final = 1 << 20  # octets of lines at a time, and one line: they stay in the cache
 HOUR: Final = 3_600_000  # milliseconds
 
 _MAP: Final = pa.map_(pa.string(), pa.list_(pa.string()))
@@ -74,6 +74,7 @@ _TEXTS: Final = (
     ("custom_field:flaws", "flaws"),
 )
 _SCALARS: Final = tuple(key for key, *_ in (*_NUMBERS, *_TEXTS))
+_PAIRS: Final = (list, tuple)
 _PLACES: Final = {key: at for at, key in enumerate(_SCALARS)}
 _MAPS: Final = (
     ("request_header:", "request_headers"),
@@ -134,8 +135,20 @@ def _getter(places: list[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     return lambda values: (values[at],)
 
 
-def _lengths(names: dict[str, list[int]]) -> list[int]:
-    return [len(places) for places in names.values()]
+def _lengths(names: dict[str, list[int]]) -> list[int] | None:
+    """How many values each name has; None: all have one."""
+    lengths = [len(places) for places in names.values()]
+    return lengths if sum(lengths) > len(lengths) else None
+
+
+def _chunks(payload: bytes) -> Iterator[bytes]:
+    """Some lines each, without the last LF."""
+    begin = 0
+    while begin < len(payload):
+        end = payload.find(b"\n", begin + CHUNK)
+        end = len(payload) - payload.endswith(b"\n") if end < 0 else end
+        yield payload[begin:end]
+        begin = end + 1
 
 
 class Rows:
@@ -144,25 +157,20 @@ class Rows:
     def __init__(self) -> None:
         self._plans: dict[tuple[str, ...], _Plan] = {}
 
-    def table(self, payload: bytes) -> Any:  # noqa: ANN401  # pyarrow has no types
-        lines = payload.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        chunks = [lines[at : at + CHUNK] for at in range(0, len(lines), CHUNK)]
-        return _typed(pa.Table.from_batches([self._batch(chunk) for chunk in chunks], _RAW))
+    def table(self, *payloads: bytes) -> Any:  # noqa: ANN401  # pyarrow has no types
+        """Of batches: lines, each ended by LF but perhaps the last."""
+        chunks = [self._batch(chunk) for payload in payloads for chunk in _chunks(payload)]
+        return _typed(pa.Table.from_batches(chunks, _RAW))
 
-    def _batch(self, lines: list[bytes]) -> Any:  # noqa: ANN401
+    def _batch(self, chunk: bytes) -> Any:  # noqa: ANN401
         try:
-            return self._columns(map(_quickly, lines))
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            pa.ArrowException,
-        ):  # find out which line, with more care
-            return self._columns(map(_message, lines))
+            return self._columns(
+                orjson.loads(b"[%b]" % chunk.replace(b"\n", b","))
+            )  # no LF inside JSON's strings
+        except (ValueError, TypeError, AttributeError, pa.ArrowException):
+            return self._columns([_message(line) for line in chunk.split(b"\n")])  # which one, with more care
 
-    def _columns(self, messages: Iterable[Message]) -> Any:  # noqa: ANN401
+    def _columns(self, messages: list[Message]) -> Any:  # noqa: ANN401
         plans = self._plans
         rows: list[tuple[Any, ...]] = []
         maps = [_Map() for _ in _MAPS]
@@ -170,16 +178,20 @@ class Rows:
             keys, values = zip(*message, strict=True) if message else ((), ())
             plan = plans.get(keys)
             if plan is None:
+                if type(message) is not list or any(type(pair) not in _PAIRS for pair in message):
+                    raise TypeError
                 if len(plans) >= PLANS:
                     plans.clear()
                 plan = plans[keys] = _Plan(keys)
-            rows.append(plan.scalars((*values, None)))
+            row = len(rows)
+            rows.append(plan.scalars((*values, None)))  # where the plan points for what is not there
             for to, count, names, get, lengths in plan.maps:
                 into = maps[to]
-                into.counts[len(rows) - 1] = count
+                into.counts[row] = count
+                if lengths is not None:
+                    into.repeated.append((len(into.names), lengths))
                 into.names += names
                 into.values += get(values)
-                into.lengths += lengths
         texts = zip(*rows, strict=True) if rows else [()] * len(_SCALARS)
         columns = [pa.array(column, pa.string()) for column in texts]
         return pa.RecordBatch.from_arrays(columns + [one.array(len(rows)) for one in maps], schema=_RAW)
@@ -188,28 +200,34 @@ class Rows:
 class _Map:
     """A map column of a chunk, flat."""
 
-    __slots__ = ("counts", "lengths", "names", "values")
+    __slots__ = ("counts", "names", "repeated", "values")
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}  # names of a row, where it has any
         self.names: list[str] = []
-        self.lengths: list[int] = []  # values of a name
+        self.repeated: list[tuple[int, list[int]]] = []  # from that name on: how many values they have
         self.values: list[str] = []
 
     def array(self, rows: int) -> Any:  # noqa: ANN401
         if not self.counts:
             return pa.nulls(rows, _MAP)
-        if len(self.values) == len(self.names):  # common case
+        if not self.repeated:  # common case
             places = pa.arange(0, len(self.names) + 1).cast(pa.int32())
         else:
-            places = pa.array(accumulate(self.lengths, initial=0), pa.int32())
+            lengths = [1] * len(self.names)
+            for begin, some in self.repeated:
+                lengths[begin : begin + len(some)] = some
+            places = pa.array(accumulate(lengths, initial=0), pa.int32())
         values = pa.array(self.values, pa.string())
         if values.null_count:
             raise TypeError
         lists = pa.ListArray.from_arrays(places, values)
-        counts = [self.counts.get(row, 0) for row in range(rows)]
-        begins = pa.array(accumulate(counts, initial=0), pa.int32())
-        empty = None if len(self.counts) == rows else pa.array([not count for count in counts], pa.bool_())
+        if len(self.counts) == rows:
+            counts, empty = list(self.counts.values()), None
+        else:
+            counts = [self.counts.get(row, 0) for row in range(rows)]
+            empty = pa.array([not count for count in counts], pa.bool_())
+        begins = pa.array(list(accumulate(counts, initial=0)), pa.int32())
         return pa.MapArray.from_arrays(begins, pa.array(self.names, pa.string()), lists, mask=empty)
 
 
@@ -253,13 +271,6 @@ def _kept(other: list[Any], odd: dict[int, list[tuple[str, str]]]) -> Any:  # no
             found.setdefault(key, []).insert(0, value)  # a second value of the key is there already
         other[row] = list(found.items())
     return pa.array(other, _MAP)
-
-
-def _quickly(line: bytes) -> Message:
-    message = orjson.loads(line)
-    if type(message) is not list or (message and type(message[0]) is not list):
-        raise TypeError
-    return message
 
 
 def _message(line: bytes) -> Message:

@@ -234,7 +234,7 @@ class Lake:
         self._look()
 
     def _publish(self, payloads: list[bytes]) -> None:
-        table = pa.concat_tables([self._rows.table(payload) for payload in payloads])
+        table = self._rows.table(*payloads)
         store = self._opened()
         files = []
         for hour, part in by_hour(table, int(self._now() * 1000)):
