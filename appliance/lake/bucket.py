@@ -27,7 +27,7 @@ TRIES: Final = 2  # the shipper tries again, more patiently
 _CODE: Final = re.compile(r"AWS Error ([A-Z_0-9]+)")
 _STATUS: Final = re.compile(r"HTTP status (\d{3})")
 
-# What S3 will answer for ever, and who can change it.
+# What S3 answers until somebody has changed something.
 _CURES: Final = {
     "ACCESS_DENIED": "access denied: allow s3:PutObject and s3:AbortMultipartUpload on the bucket's objects",
     "INVALID_ACCESS_KEY_ID": "the access key is not known: see AWS_ACCESS_KEY_ID or the instance's role",
@@ -72,15 +72,15 @@ class Bucket:
             raise
 
 
-def refusal(error: BaseException) -> tuple[str, bool]:
-    """(what is wrong, in our own words; whether it stays so)."""
+def refusal(error: BaseException) -> str:
+    """What is wrong, in our own words: what S3 says may hold what is nobody's business."""
     text = str(error)
     code, status = _CODE.search(text), _STATUS.search(text)
     name = code[1] if code else ""
     if name in _UNNAMED and status and not any(word in text for word in _PASSING):
         name = _REFUSED.get(status[1], name)
     if name in _CURES:
-        return f"S3: {_CURES[name]}", True
+        return f"S3: {_CURES[name]}"
     return f"S3: {name.lower().replace('_', ' ') or type(error).__name__}" + (
         f" (status {status[1]})" if status else ""
-    ), False
+    )

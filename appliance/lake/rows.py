@@ -5,8 +5,8 @@ nothing is invented: ``host``, ``path`` and the sizes come from what the rules h
 hold as it is (an unknown key, a scalar's second value, a number that is none) is in ``other`` under its full
 key; a line that is no message is kept whole in ``other`` under ``LINE``. ``pairs`` is the way back.
 
-Bounds: sets of keys remembered ``PLANS``; Python objects of ``CHUNK`` octets of lines at a time. What is to be
-done for a set of keys is worked out once, so a line costs its JSON, one look-up, and a few list operations.
+Bounds: sets of keys remembered ``PLANS``; Python objects of ``CHUNK`` octets of lines at a time. What is to
+be done for a set of keys is worked out once, so a line costs its JSON, a look-up, a few list operations.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ each other and share a file; it is written when they have ``roll_size`` octets, 
 ``roll_age``, when all ``TRAITS.in_flight`` senders wait here and so no more can come, or from ``hurry`` on.
 
 At least once: where writing fails half-way, what was placed is taken back; a crash between placing and
-returning, or a send cancelled while its file is being written, makes the batch come twice.
+returning, or a send cancelled while its file is being written, makes the batch come twice. Every failure is
+one that somebody can cure: nothing is refused for good.
 
 All work on rows and files is in the executor; the loop only waits. One file is written at a time.
 Bounds: ``TRAITS.in_flight`` batches wait, at most ``roll_size`` and one batch are columns at a time; a local
@@ -34,7 +35,7 @@ from appliance.lake.merge import Merge
 from appliance.lake.retention import Bounds, Retention
 from appliance.lake.rows import Rows, by_hour
 from appliance.model import Batch
-from appliance.sinks.base import Reject, Retry, SinkOptions, Traits
+from appliance.sinks.base import Retry, SinkOptions, Traits
 
 TRAITS: Final = Traits(in_flight=64, keeps=True)
 KEEPING: Final = 60.0  # seconds between two looks at what is to be merged or shed
@@ -50,7 +51,7 @@ class Store(Protocol):
     def counts(self) -> dict[str, int]: ...
     def publish(self, files: list[_File], /) -> None: ...
     def keep(self, now: float, /) -> None: ...
-    def reason(self, error: Exception, /) -> Retry | Reject: ...
+    def reason(self, error: Exception, /) -> str: ...
 
 
 class Local:
@@ -94,10 +95,10 @@ class Local:
                 self._merge = None
                 self._say(f"small files stay as they are: {_words(error)}")
 
-    def reason(self, error: Exception) -> Retry | Reject:
+    def reason(self, error: Exception) -> str:
         if isinstance(error, PermissionError):
-            return Retry(f"{_words(error)}: make its folder writable for this user")
-        return Retry(f"{_words(error)}")
+            return f"{_words(error)}: make its folder writable for this user"
+        return _words(error)
 
 
 class Remote:
@@ -114,9 +115,8 @@ class Remote:
     def keep(self, now: float) -> None:
         """S3 keeps itself."""
 
-    def reason(self, error: Exception) -> Retry | Reject:
-        words, stays = refusal(error)
-        return Reject(f"{words}") if stays else Retry(f"{words}")
+    def reason(self, error: Exception) -> str:
+        return refusal(error)
 
 
 class _Waiting:
@@ -214,23 +214,23 @@ class Lake:
         return group
 
     async def _write(self, group: list[_Waiting]) -> None:
-        outcome: Retry | Reject | None = None
+        fault = ""
         try:
             payloads = [one.batch.payload for one in group]
             await asyncio.get_running_loop().run_in_executor(None, self._publish, payloads)
         except (OSError, pa.ArrowException) as error:
-            outcome = self._store.reason(error) if self._store is not None else Retry(f"{_words(error)}")
+            fault = self._store.reason(error) if self._store is not None else _words(error)
         except Exception as error:  # noqa: BLE001  # a defect: whoever waits must hear of it
-            outcome = Retry(f"defect: {type(error).__name__}")
+            fault = f"defect: {type(error).__name__}"
         finally:
             self._writing = None
         for one in group:
             if one.done.done():  # cancelled
                 continue
-            if outcome is None:
-                one.done.set_result(None)
+            if fault:
+                one.done.set_exception(Retry(fault))
             else:
-                one.done.set_exception(type(outcome)(outcome.reason))
+                one.done.set_result(None)
         self._look()
 
     def _publish(self, payloads: list[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Batch -> standard output: one line a call, for pipes and for trying things out.
 
 Contract: a batch is written whole, also where several processes write to the same pipe: they take turns by
-a record lock on a file without a name that all of them inherit. One that is killed in the middle of a write
+a record lock on a file in memory that all of them inherit. One that is killed in the middle of a write
 leaves a piece of a line; its mark in that file tells the next one, which ends the line first.
 A closed pipe never takes anything again.
 """
@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import tempfile
 from typing import Final
 
 from appliance.model import Batch
 from appliance.sinks.base import Reject, SinkOptions
 
-_TURN: Final = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process: made before the fork
+_TURN: Final = os.memfd_create("turn", os.MFD_CLOEXEC)  # made before the fork, so that all have it
 _WRITING: Final = b"w"
 
 
@@ -42,12 +41,12 @@ class StandardOutput:
     def _write(self, payload: bytes) -> None:
         fcntl.lockf(_TURN, fcntl.LOCK_EX)
         try:
-            torn = os.pread(_TURN.fileno(), 1, 0)
-            os.pwrite(_TURN.fileno(), _WRITING, 0)
+            torn = os.pread(_TURN, 1, 0)
+            os.pwrite(_TURN, _WRITING, 0)
             view = memoryview(b"\n" + payload if torn == _WRITING else payload)
             while view:
                 view = view[os.write(self._fileno, view) :]
-            os.ftruncate(_TURN.fileno(), 0)
+            os.ftruncate(_TURN, 0)
         finally:
             fcntl.lockf(_TURN, fcntl.LOCK_UN)
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import orjson
 import pytest
-from moto.server import ThreadedMotoServer
 
 from appliance.lake import files as lake_files
 from appliance.model import Batch
-from appliance.sinks.base import Reject, Retry, SinkOptions
+from appliance.sinks.base import Retry, SinkOptions
 from appliance.sinks.lake import Lake
+from tests.support.disk import small_disk
+from tests.support.s3 import CREDENTIALS, UNWANTED, client, objects, s3_server
 
 NOW = 1_700_000_000_000
 
@@ -165,18 +163,6 @@ def test_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert len(paths(tmp_path)) == 600
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir()
-    command = ["/bin/mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("needs root and mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)
-
-
 def test_full_disk_sheds_the_oldest_hours_and_goes_on(tmp_path: Path) -> None:
     said: list[str] = []
 
@@ -239,48 +225,24 @@ def test_folder_that_is_a_file_is_told_without_its_path(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    try:
-        yield
-    finally:
-        server.stop()
-
-
-def bucket(name: str) -> None:
-    s3_client().create_bucket(Bucket=name)
-
-
-def objects(name: str) -> dict[str, bytes]:
-    found = s3_client().list_objects_v2(Bucket=name).get("Contents", [])
-    return {one["Key"]: s3_client().get_object(Bucket=name, Key=one["Key"])["Body"].read() for one in found}
-
-
-def s3_client() -> Any:
-    import boto3  # noqa: PLC0415  # slow
-
-    return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with s3_server() as url:
+        for name in UNWANTED:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL_S3": url}).items():
+            monkeypatch.setenv(name, value)
+        yield url
 
 
 @pytest.mark.parametrize("padding", [0, 6_000_000])
-@pytest.mark.usefixtures("s3")
-def test_s3_has_the_rows_when_send_returns(tmp_path: Path, padding: int) -> None:
+def test_s3_has_the_rows_when_send_returns(s3: str, tmp_path: Path, padding: int) -> None:
     """In one put, or in parts."""
     name = f"calls-{padding}"  # moto's buckets are the process's
-    bucket(name)
+    client(s3).create_bucket(Bucket=name)
 
     async def work(sink: Lake) -> None:
         await sink.send(batch(1, 2, padding=padding))
-        found = objects(name)
+        found = objects(s3, name)
         assert [key.rpartition("/")[0] for key in found] == ["a/b/date=2023-11-14/hour=22"]
         (tmp_path / "x.parquet").write_bytes(*found.values())
         assert paths(tmp_path) == ["/1", "/2"]
@@ -289,15 +251,13 @@ def test_s3_has_the_rows_when_send_returns(tmp_path: Path, padding: int) -> None
 
 
 @pytest.mark.usefixtures("s3")
-def test_bucket_that_is_not_there_is_refused_with_the_cure() -> None:
-    with pytest.raises(Reject, match="no such bucket: create it, or mend SNIFFER_LAKE_URL"):
+def test_bucket_that_is_not_there_is_named_with_the_cure() -> None:
+    with pytest.raises(Retry, match="no such bucket: create it, or mend SNIFFER_LAKE_URL"):
         with_lake("s3://nowhere/x", lambda sink: sink.send(batch(1)), together=1)
 
 
-@pytest.mark.usefixtures("s3")
-def test_s3_that_refuses_and_returns() -> None:
-    bucket("returning")
-    good = os.environ["AWS_ENDPOINT_URL_S3"]
+def test_s3_that_refuses_and_returns(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client(s3).create_bucket(Bucket="returning")
 
     async def down(sink: Lake) -> None:
         with pytest.raises(Retry) as retry:
@@ -305,11 +265,11 @@ def test_s3_that_refuses_and_returns() -> None:
         assert "hidden" not in retry.value.reason
         assert "AKIA" not in retry.value.reason
 
-    os.environ["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with_lake("s3://returning", down, together=1)
-    os.environ["AWS_ENDPOINT_URL_S3"] = good
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3)
     with_lake("s3://returning", lambda sink: sink.send(batch(1)), together=1)
-    assert len(objects("returning")) == 1
+    assert len(objects(s3, "returning")) == 1
 
 
 def test_loop_is_free_while_files_are_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_line_that_a_killed_process_left_is_ended_by_the_next(tmp_path: Path) 
     pid = os.fork()
     if not pid:
         fcntl.lockf(stdout._TURN, fcntl.LOCK_EX)
-        os.pwrite(stdout._TURN.fileno(), stdout._WRITING, 0)
+        os.pwrite(stdout._TURN, stdout._WRITING, 0)
         os.write(out, b"half a li")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -59,4 +59,4 @@ def test_a_closed_pipe_is_refused() -> None:
     with pytest.raises(Reject, match="standard output: Broken pipe"):
         send(write, b"x\n")
     os.close(write)
-    os.ftruncate(stdout._TURN.fileno(), 0)
+    os.ftruncate(stdout._TURN, 0)
