@@ -152,7 +152,7 @@ def bury(part: Part, *, again: bool = False) -> Ledger:
         counts["message_worker_lost"] += counts["message_queued"]
         counts["message_queued"] = 0
         if again:
-            counts["message_restored"] -= counts["message_spooled"]
+            counts["message_handed_over"] += counts["message_spooled"]
             counts["message_spooled"] = 0
     part.clear()
     return ledger

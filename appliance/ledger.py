@@ -122,6 +122,9 @@ TABLE: Final[dict[str, Entry]] = {
     "message_copied": Entry("calls", False, "copies for further sinks: each message is theirs, too"),
     "message_restored": Entry("calls", False, "messages that were in the spool when we began"),
     "message_spooled": Entry("calls", False, "messages on disk, waiting for their sink"),
+    "message_handed_over": Entry(
+        "calls", False, "messages on disk of a worker that died: restored by the next"
+    ),
     "message_shed": Entry("calls", True, "messages for which there was no room, in queue or spool"),
     "message_worker_lost": Entry("calls", True, "messages queued in a worker that died"),
     "message_undelivered": Entry("calls", True, "messages that could not be sent before the end"),
@@ -227,6 +230,7 @@ IDENTITIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
             "message_withheld",
             "message_queued",
             "message_spooled",
+            "message_handed_over",
             "message_shed",
             "message_worker_lost",
             "message_undelivered",
@@ -257,6 +261,7 @@ BY_SINK: Final[tuple[str, ...]] = (
     "message_rejected",
     "message_queued",
     "message_spooled",
+    "message_handed_over",
     "message_shed",
     "message_worker_lost",
     "message_undelivered",

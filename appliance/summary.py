@@ -16,7 +16,7 @@ def render(ledger: Ledger) -> str:
     for left, right in IDENTITIES:
         if lines and not any(ledger.tally[name] for name in left + right):
             continue  # a stage that was not asked for
-        lines += [_line(ledger, name, 0) for name in left]
+        lines += [_line(ledger, name, 0) for name in left if name == left[0] or ledger.tally[name]]
         lines += [_line(ledger, name, 2) for name in right if ledger.tally[name]]
         shown.update(left, right)
     rest = [name for name, n in ledger.tally.items() if n and name not in shown]

@@ -6,7 +6,7 @@ import os
 import signal
 
 from appliance.board import Board, add, bury
-from appliance.ledger import BY_SESSION, MAX_SESSIONS, OTHER_SESSIONS, Ledger
+from appliance.ledger import BY_SESSION, BY_SINK, MAX_SESSIONS, OTHER_SESSIONS, Ledger
 
 
 def ledger(**counts: int) -> Ledger:
@@ -101,3 +101,46 @@ def test_ledgers_are_added_entry_by_entry() -> None:
     add(total, one)
     assert total.tally["frames"] == 5
     assert total.sessions[5] == dict.fromkeys(BY_SESSION, 0) | {"gaps": 6}
+
+
+def shipped(**rows: dict[str, int]) -> Ledger:
+    """Ten messages, and what became of them at each sink."""
+    one = ledger(calls=10, messages=10, message_copied=10 * (len(rows) - 1))
+    for sink, counts in rows.items():
+        for name, n in counts.items():
+            one.sink(sink)[f"message_{name}"] = n
+            one.count(f"message_{name}", n)
+    assert one.unbalanced() == []
+    return one
+
+
+def test_every_sink_has_its_own_row() -> None:
+    part = Board(1, ("a", "b")).parts[0]
+    one = shipped(a={"delivered": 10}, b={"delivered": 3, "queued": 7})
+    part.publish(one, 4)
+    assert part.read().sinks == one.sinks
+    assert part.read().unbalanced() == []
+    assert part.held() == 4
+    total = Ledger()
+    add(total, part.read())
+    add(total, part.read())
+    assert total.sinks["b"] == dict.fromkeys(BY_SINK, 0) | {"message_delivered": 6, "message_queued": 14}
+    assert total.unbalanced() == []
+
+
+def test_a_sum_of_one_sink_that_fails_is_said() -> None:
+    one = shipped(a={"delivered": 10}, b={"delivered": 10})
+    one.sink("a")["message_delivered"] -= 1
+    one.sink("b")["message_delivered"] += 1
+    assert len(one.unbalanced()) == 2
+    assert one.unbalanced()[0].startswith("a: ")
+
+
+def test_a_dead_worker_takes_its_queues_with_it_and_leaves_its_spools() -> None:
+    part = Board(1, ("a", "b")).parts[0]
+    part.publish(shipped(a={"delivered": 4, "queued": 6}, b={"spooled": 9, "queued": 1}), 0)
+    found = bury(part, again=True)
+    assert found.unbalanced() == []
+    assert found.sinks["a"]["message_worker_lost"] == 6
+    assert found.sinks["b"]["message_worker_lost"] == 1
+    assert found.sinks["b"]["message_handed_over"] == 9, "the next worker restores them"

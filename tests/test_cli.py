@@ -528,3 +528,44 @@ def test_no_progress_bar_where_it_is_not_wanted(capture: Path) -> None:
 
 def test_no_progress_bar_in_a_file(capture: Path) -> None:
     assert run("replay", "-", stdin=capture.read_bytes())[2] == ""
+
+
+def test_what_replay_cannot_send_in_time_waits_for_the_next_replay(
+    capture: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug\nallow_http_url")
+    monkeypatch.setenv("SNIFFER_SPOOL_DIR", str(tmp_path / "spool"))
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "http://127.0.0.1:1/message")
+    code, _, said = run("replay", "--sink", "resurface", "--drain", "0.2", capture)
+    assert (code, said.splitlines()[-1]) == (
+        1,
+        f"appliance: not all calls were delivered: message_spooled {CALLS}",
+    )
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    code, _, said = run("replay", "--sink", "resurface", "--summary", capture)
+    assert (code, len(server.messages)) == (0, 2 * CALLS)
+    assert re.search(rf"message_restored +{CALLS} calls", said)
+    assert said.endswith("the ledger adds up\n")
+
+
+def test_replay_sends_to_several_sinks(
+    capture: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server, url = database
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug\nallow_http_url")
+    monkeypatch.setenv("USAGE_LOGGERS_URL", url)
+    monkeypatch.setenv("SNIFFER_LAKE_URL", str(tmp_path / "lake"))
+    code, out, said = run("replay", "--sink", "resurface,lake,stdout", "--summary", capture)
+    assert (code, len(server.messages), len(out.splitlines())) == (0, CALLS, CALLS)
+    assert len(list((tmp_path / "lake").glob("date=*/hour=*/*.parquet"))) > 0
+    assert said.endswith("the ledger adds up\n")
+    assert run("replay", "--sink", "resurface,x", capture)[0] == 2
+
+
+def test_a_lake_that_cannot_be_written_stops_the_start(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNIFFER_LAKE_URL", "/proc/nowhere")
+    expected = "appliance: SNIFFER_LAKE_URL=/proc/nowhere: cannot be written: No such file or directory\n"
+    assert run("replay", "--sink", "lake", capture) == (2, "", expected)

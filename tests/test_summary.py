@@ -72,3 +72,21 @@ def test_of_very_many_mirror_sessions_some_are_shown() -> None:
     assert "others" in shown
     assert "more" in shown
     assert len(shown.splitlines()) < 120
+
+
+def test_sinks_are_told_apart_where_there_are_several() -> None:
+    ledger = Ledger()
+    ledger.count("calls", 2)
+    ledger.count("messages", 2)
+    ledger.sink("lake")["message_delivered"] = 2
+    ledger.count("message_delivered", 2)
+    assert "by sink" not in render(ledger)
+    ledger.count("message_copied", 2)
+    ledger.sink("resurface")["message_spooled"] = 2
+    ledger.count("message_spooled", 2)
+    shown = render(ledger).partition("by sink\n")[2].splitlines()
+    assert [line.split(None, 1) for line in shown] == [
+        ["lake", "message_delivered 2"],
+        ["resurface", "message_spooled 2"],
+        ["the", "ledger adds up"],
+    ]

@@ -27,7 +27,9 @@ from examples.resurface import InvalidError, messages
 WAIT: Final = 30.0  # seconds for anything at all
 OUTER: Final = 42  # Ethernet, IPv4 and UDP headers of a frame of the load
 REQUEST: Final = re.compile(rb"(?:GET|POST) .*\r\nX-Request-Id: (\w+)", re.DOTALL)
-OUTCOMES: Final = ("delivered", "rejected", "shed", "spooled", "queued", "worker_lost", "undelivered")
+OUTCOMES: Final = (
+    "delivered", "rejected", "shed", "spooled", "handed_over", "queued", "worker_lost", "undelivered"
+)  # fmt: skip
 
 
 def answer(status: str, *fields: str) -> bytes:

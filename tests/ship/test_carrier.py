@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -137,3 +138,21 @@ def test_what_goes_wrong_in_the_thread_is_raised(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ZeroDivisionError):
         carrier.put(ONE)
     carrier.finish()
+
+
+def test_a_sink_that_takes_nothing_holds_up_no_other() -> None:
+    shut, opened = Gate(), Gate(opened=True)
+    carrier = Carrier(
+        [
+            Route("shut", shut, ShipperOptions(queue=2, in_flight=1), OUTSIDE),
+            Route("open", opened, ShipperOptions(), OUTSIDE),
+        ]
+    )
+    for _ in range(20):
+        carrier.offer(ONE)
+    until = time.monotonic() + 10
+    while carrier.counts()["open"]["message_delivered"] < 20 and time.monotonic() < until:
+        time.sleep(0.001)
+    counts = carrier.finish(lambda: True)
+    assert counts["open"]["message_delivered"] == opened.taken == 20
+    assert counts["shut"]["message_shed"] + counts["shut"]["message_undelivered"] == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Sink:
         self.outcomes = outcomes
         self.taken: list[Batch] = []
         self.open: asyncio.Event | None = None
+        self.hurried = False
 
     async def send(self, batch: Batch) -> None:
         if self.open is not None:
@@ -319,3 +321,160 @@ def test_a_disk_that_fails_counts_as_none(tmp_path: Path, monkeypatch: pytest.Mo
     counts = spooled(tmp_path, [], work, queue=2, in_flight=1)
     assert sum(counts.values()) == 5
     assert set(counts) == {"message_shed", "message_undelivered"}
+
+
+def test_what_a_sink_keeps_long_is_on_disk_meanwhile(tmp_path: Path) -> None:
+    """A lake lets batches wait for each other: a crash must not take them."""
+
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        for n in (1, 2, 3):
+            shipper.offer(batch(n))
+        await until(lambda: shipper.counts["message_spooled"] == 6)
+        with sqlite3.connect(tmp_path / "copy.db") as copy:
+            assert shipper._backlog is not None
+            shipper._backlog._spool._database.backup(copy)
+            assert copy.execute("SELECT total(calls) FROM batches").fetchone() == (6.0,)
+        copy.close()
+        assert sink.open is not None
+        sink.open.set()
+        await shipper.drain(None)
+        assert sink.hurried
+
+    assert spooled(tmp_path, [], work, ahead=1) == {"message_delivered": 6}
+    assert Spool(tmp_path / "s.db", 1 << 20).calls == 0
+
+
+def test_ahead_of_a_disk_that_fails_the_queue_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise SpoolError("spool: the disk is full")
+
+    monkeypatch.setattr(Spool, "put", fails)
+
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        assert sink.open is not None
+        sink.open.set()
+        for _n in range(5):
+            shipper.offer(batch(1))
+        await shipper.drain(None)
+
+    assert spooled(tmp_path, [], work, ahead=1) == {"message_delivered": 5}
+
+
+def test_what_comes_when_there_is_no_time_left_goes_to_the_disk(tmp_path: Path) -> None:
+    async def work(shipper: Shipper, _: Sink) -> None:
+        for n in (1, 2, 4):
+            shipper.leave(batch(n))
+        waiting = asyncio.ensure_future(shipper.put(batch(8)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await shipper.drain(0.0)
+        await shipper.drain(0.0)  # once more changes nothing
+
+    assert spooled(tmp_path, [], work, queue=1, in_flight=1) == {"message_spooled": 15}
+
+
+def test_a_spool_is_emptied_by_several_sends_at_a_time_and_each_batch_once(tmp_path: Path) -> None:
+    async def ends(shipper: Shipper, _: Sink) -> None:
+        for n in range(1, 31):
+            shipper.leave(batch(n))
+        await shipper.drain(0.0)
+
+    spooled(tmp_path, [], ends)
+    most = 0
+
+    async def goes_on(shipper: Shipper, sink: Sink) -> None:
+        nonlocal most
+        under_way = 0
+        taken = sink.send
+
+        async def send(one: Batch) -> None:
+            nonlocal most, under_way
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.002)
+            await taken(one)
+            under_way -= 1
+
+        sink.send = send  # type: ignore[assignment, method-assign]
+        assert sink.open is not None
+        sink.open.set()
+        await shipper.drain(None)
+        assert sorted(one.count for one in sink.taken) == list(range(1, 31))
+
+    assert spooled(tmp_path, [], goes_on, in_flight=4)["message_delivered"] == 465
+    assert most == 4
+
+
+def test_no_more_is_under_way_than_allowed(tmp_path: Path) -> None:
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        for _n in range(20):
+            shipper.offer(batch(50))  # 100 octets
+        await asyncio.sleep(0.05)
+        assert shipper._under_way == 300, "reached with the third"
+        assert sink.open is not None
+        sink.open.set()
+        await shipper.drain(None)
+
+    assert spooled(tmp_path, [], work, in_flight=16, sending=250) == {"message_delivered": 1000}
+
+
+def test_what_is_sent_and_cannot_be_removed_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(shipper: Shipper, _: Sink) -> None:
+        shipper.leave(batch(3))
+        await shipper.drain(0.0)
+
+    spooled(tmp_path, [], ends)
+
+    def fails(*_: object) -> int:
+        raise SpoolError("spool: input/output error")
+
+    monkeypatch.setattr(Spool, "remove", fails)
+
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        assert sink.open is not None
+        sink.open.set()
+        await shipper.drain(None)
+        assert len(sink.taken) == 1
+
+    assert spooled(tmp_path, [], work) == {"message_restored": 3, "message_spooled": 3}
+
+
+def test_a_minute_of_failing_under_load_loses_nothing(tmp_path: Path) -> None:
+    """Virtual time: a batch a second, three minutes; the sink fails in the second of them."""
+
+    async def run() -> dict[str, int]:
+        now = 0.0
+
+        class Failing(Sink):
+            async def send(self, one: Batch) -> None:
+                if 60 <= now < 120:
+                    raise Retry("status 503")
+                self.taken.append(one)
+
+        async def sleep(seconds: float) -> None:
+            end = now + seconds
+            while now < end:  # noqa: ASYNC110  # the time is ours
+                await asyncio.sleep(0)
+
+        sink, spool = Failing([]), Spool(tmp_path / "s.db", 1 << 20)
+        outside = Outside(lambda: now, lambda: 0.5, sleep, lambda _: None)
+        shipper = Shipper(sink, ShipperOptions(queue=8), outside, spool)
+        shipper.start()
+        for n in range(180):
+            now = float(n)
+            shipper.offer(batch(1))
+            for _ in range(20):
+                await asyncio.sleep(0)
+        ending = asyncio.ensure_future(shipper.drain(None))
+        while not ending.done():
+            now += 1.0
+            await asyncio.sleep(0.001)
+        spool.close()
+        assert len(sink.taken) == 180
+        return {name: n for name, n in shipper.counts.items() if n and name.startswith("message")}
+
+    assert asyncio.run(run()) == {"message_delivered": 180}
