@@ -11,7 +11,7 @@ CAN_COMPILE := import os, shutil, sys, sysconfig; \
     sys.exit(not (shutil.which(os.environ.get("CC", "cc")) and os.path.exists(header)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts fix bench bench-live docs compiled clean
+.PHONY: help demo test check lint types contracts fix bench bench-live soak docs compiled clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where th
 bench-live: $(VENV)/dev ## the highest rate without loss of a mirror target, beside a bare receiving loop
 	$(MAKE) --no-print-directory compiled
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m bench.live
+
+soak: $(VENV)/dev ## twenty minutes of load while the database fails at random: nothing leaks, all adds up
+	$(BIN)/python -m tests.faults.soak
 
 docs: $(VENV)/runtime ## write docs/ledger.md, docs/flaws.md and the README's settings from the code
 	$(BIN)/python docs/generate.py

@@ -145,10 +145,16 @@ class Mirror:
         self._address = ("127.0.0.1", port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.calls: set[str] = set()
+        self._bursts = 0
+
+    @property
+    def sent(self) -> int:
+        return len(self.calls)
 
     def burst(self, calls: int, seconds: float = 0.5) -> None:
-        load = Load(calls, connections=20, disorder=0.0, seed=len(self.calls) + 1)
-        header = struct.pack("!II", 0x08000000, (len(self.calls) + 1) << 8)
+        self._bursts += 1
+        load = Load(calls, connections=20, disorder=0.0, seed=self._bursts)
+        header = struct.pack("!II", 0x08000000, self._bursts << 8)
         frames = [frame.data for frame in load.frames()]
         requests = filter(None, map(REQUEST.search, frames))
         self.calls.update(found[1].decode() for found in requests)
@@ -200,6 +206,13 @@ class Service:
         messages = re.findall(r"^[! ] +messages +([\d,]+) ", text, re.MULTILINE)
         out["messages"] = int(messages[-1].replace(",", "")) if messages else 0
         return out
+
+    def row(self, sink: str) -> Counter[str]:
+        """Of the ledger that it printed last."""
+        line = re.findall(rf"^    {sink} +(message_.*)$", self.said(), re.MULTILINE)[-1]
+        return Counter(
+            {name: int(n.replace(",", "")) for name, n in re.findall(r"message_(\w+) ([\d,]+)", line)}
+        )
 
     def heard(self, calls: int) -> None:
         """Wait until so many calls have come out."""
