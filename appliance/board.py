@@ -24,6 +24,8 @@ _BEAT: Final = 1  # when the worker last came by, in nanoseconds
 _ROWS: Final = 2  # sessions written
 _TALLY: Final = 3
 _ROW: Final = 1 + len(BY_SESSION)
+_FRAMES: Final = 1 + BY_SESSION.index("frames")
+_REFUSED: Final = 1 + BY_SESSION.index("frame_vni_not_selected")
 
 
 class Part:
@@ -71,9 +73,11 @@ class Part:
     def last_beat(self) -> int:
         return int(self._numbers[_BEAT])
 
-    def sessions(self) -> list[int]:
+    def sessions(self) -> list[tuple[int, bool]]:
+        """Mirror sessions, and whether anything of them was selected."""
         numbers = self._numbers
-        return [int(numbers[self._first + row * _ROW]) for row in range(numbers[_ROWS])]
+        begins = [self._first + row * _ROW for row in range(numbers[_ROWS])]
+        return [(int(numbers[at]), numbers[at + _FRAMES] > numbers[at + _REFUSED]) for at in begins]
 
     def _last(self) -> int:
         """Where the last tally begins."""

@@ -39,7 +39,7 @@ from appliance.settings import Settings, SettingsError
 from appliance.ship.batch import Batcher
 from appliance.ship.spool import Spool, SpoolError, adopt
 from appliance.sources.base import Capture, CaptureOptions
-from appliance.supervisor import Supervision, Supervisor
+from appliance.supervisor import Supervision, Supervisor, farewell, state_of
 from appliance.tuning import GC_THRESHOLD
 from appliance.uploads import Live, Uploads, Way
 from appliance.values import ports_of
@@ -81,6 +81,8 @@ class Service:
         if settings.engine == "live" and settings.devices().endswith("pcap"):
             raise Refusal([f"NET_DEVICE={settings.devices()}: for a capture file use appliance replay FILE"])
         self._settings = settings
+        files = [*settings.followed(), followed(settings.rules)]
+        self._followed = {path: state_of(path) for path in files if path is not None}  # before they are read
         self._selection, found = self._read()
         self._sinks = settings.sink_names()
         self._silent = withheld(settings, found, self._sinks)
@@ -113,12 +115,11 @@ class Service:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
-        files = [*settings.followed(), followed(settings.rules)]
         supervision = Supervision(
             time.monotonic,
             say,
             self.reselect,
-            tuple(path for path in files if path is not None),
+            self._followed,
             settings.drain_seconds,
             summary,
         )
@@ -132,13 +133,24 @@ class Service:
 
     def reselect(self) -> dict[str, Any]:
         """Read everything anew; ValueError: nothing has changed, and why."""
+        for path in map(Path, self._followed):
+            if path.exists() and not path.is_file():  # a pipe: who waits for its writer does nothing else
+                raise ValueError(f"{path}: no regular file, read at the start only")
         try:
-            selection, _ = self._read()
+            selection, found = self._read()
         except SettingsError as error:
             raise ValueError(str(error)) from None
+        self._refuse_what_needs_a_start(found)
         self._selection = selection
         self._capture.select(selection.vni_selection(), selection.port_selection())
         return dataclasses.asdict(selection)
+
+    def _refuse_what_needs_a_start(self, found: RuleSet) -> None:
+        """Sinks are built once: a rule that they were built by cannot change under them. ValueError."""
+        before = self._selection.rule_set()
+        for verb in ("skip_compression", "allow_http_url", "skip_submission"):
+            if found.has(verb) != before.has(verb) and not (verb == "skip_submission" and not self._silent):
+                raise ValueError(f"the rule {verb} has come or gone, which takes a new start")
 
     def work(self, number: int, control: socket.socket) -> None:
         """A worker's life, in a process of its own."""
@@ -167,8 +179,11 @@ class Service:
         def reselect(order: dict[str, Any]) -> None:
             wanted = Selection(order["vnis"], order["ports"], order["rules"])
             pipeline.packets.select(wanted.vni_selection(), wanted.port_selection())
-            uploads.obey(publication(settings, wanted.rule_set(), ledger, self._agent).publish)
+            rules = wanted.rule_set()
+            publish = publication(settings, rules, ledger, self._agent).publish
+            uploads.obey(publish, withheld=rules.has("skip_submission"))
 
+        self._capture.keep(number)
         source = self._capture.source(number)
         worker = Worker(
             source,
@@ -178,10 +193,11 @@ class Service:
             self._board.parts[number],
             control,
             reselect,
-            self._capture.stop,  # else what comes would never end
             settings.drain_seconds,
         )
         worker.run()
+        if worker.was_left_alone:
+            report(f"the supervisor is gone; {farewell(ledger)}")
 
     def _spool(self, sink: str, number: int, report: Callable[[str], None]) -> Spool | None:
         """A disk that has gone bad since the start stops no capture."""

@@ -27,7 +27,9 @@ TABLE: Final[dict[str, Entry]] = {
         "never read: no room in the kernel (receive buffer, capture ring), or a wrong UDP checksum",
     ),
     "frame_repeated": Entry("frames", False, "the same packet had come by another interface"),
-    "frame_undrained": Entry("frames", True, "read, and left over when the time for the end was over"),
+    "frame_undrained": Entry(
+        "frames", True, "left over, in us or in the kernel, when the time for the end was over"
+    ),
     "frame_worker_lost": Entry("frames", True, "in the hands of a worker that died"),
     "segments": Entry("frames", False, "TCP segments handed to reassembly"),
     "frame_not_ip": Entry("frames", False, "neither IPv4 nor IPv6 inside (ARP, LLDP, ...)"),

@@ -10,6 +10,7 @@ and replay has no use for (``ELSEWHERE``) is accepted.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from appliance.variables import FAMILY, OCTETS, SECONDS, Doc, Row, rows, unknown
 
 _GENEVE: Final = "SNIFFER_MIRROR_GENEVEPORT"  # the only one that means something when it is empty
 LIST_LIMIT: Final = 1 << 20  # octets of a file with VNIs or ports
+_SEPARATOR: Final = re.compile(r"[,\s]+")
 _SECRETS: Final = frozenset({"USAGE_LOGGERS_URL"})  # may carry a password: never shown
 _NEVER_READ: Final = {"USAGE_LOGGERS_DISABLED": "USAGE_LOGGERS_DISABLE"}  # what templates set in vain
 
@@ -226,7 +228,11 @@ class Settings(BaseSettings):
     ] = Field(default=5 << 20, alias="USAGE_LOGGERS_BUNDLE_SIZE")
     bundle_queue: Annotated[
         int,
-        Doc("{range} uploads", "Uploads that may wait for the database.", "16"),
+        Doc(
+            "{range} uploads",
+            "Bundles that may wait in a worker for a sink, and 256 MiB of them at most.",
+            "16",
+        ),
         Field(ge=1, le=100_000),
     ] = Field(default=128, alias="USAGE_LOGGERS_BUNDLE_QUEUE_SIZE")
     certificates: Annotated[
@@ -293,7 +299,7 @@ class Settings(BaseSettings):
         int,
         Doc(
             "{range} connections",
-            "Connections followed at a time; the one silent the longest goes first.",
+            "Connections that a worker follows at a time; the one silent the longest goes first.",
             "250000",
         ),
         Field(ge=1, le=10_000_000),
@@ -305,7 +311,7 @@ class Settings(BaseSettings):
     ] = Field(default=4 << 20, alias="SNIFFER_STREAM_BUFFER")
     stream_memory: Annotated[
         Size,
-        Doc(OCTETS, "Octets that all connections together may hold behind holes.", "1gb"),
+        Doc(OCTETS, "Octets that all connections of a worker may hold behind holes.", "1gb"),
         Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_STREAM_MEMORY")
     gap_wait_seconds: Annotated[
@@ -325,7 +331,7 @@ class Settings(BaseSettings):
     ] = Field(default=32, alias="SNIFFER_REORDER_SEGMENTS")
     exchange_memory: Annotated[
         Size,
-        Doc(OCTETS, "Octets kept of all calls that are not complete yet.", "1gb"),
+        Doc(OCTETS, "Octets that a worker keeps of calls that are not complete yet.", "1gb"),
         Field(ge=1024, le=1 << 40),
     ] = Field(default=256 << 20, alias="SNIFFER_EXCHANGE_MEMORY")
     dyno: Annotated[
@@ -363,6 +369,9 @@ class Settings(BaseSettings):
             ("APP_PORTS", self.app_ports or self.app_port, values.ports_of, "TCP ports, 1 to 65535"),
         ):
             text = _text(name, value)
+            if value and not text:
+                none = "; 0 selects none" if name == "SNIFFER_MIRROR_VNIS" else ""
+                raise SettingsError([f"{name}={value}: is empty, which would select everything{none}"])
             try:
                 if text:
                     check(text)
@@ -422,7 +431,7 @@ def _text(name: str, value: str) -> str:
             octets = file.read(LIST_LIMIT + 1)
         if len(octets) > LIST_LIMIT:
             raise SettingsError([f"{name}={value}: more than {LIST_LIMIT >> 20} MiB"])
-        return ",".join(octets.decode("ascii").split())
+        return ",".join(filter(None, _SEPARATOR.split(octets.decode("ascii"))))
     except UnicodeDecodeError:
         raise SettingsError([f"{name}={value}: holds other than numbers and separators"]) from None
     except OSError as error:
@@ -449,6 +458,8 @@ def load() -> Settings:
         names = {str(fault["loc"][0]) for fault in error.errors()}
         lines += [f"{name}={_shown(name)}: accepts {known[name].accepts}" for name in sorted(names)]
         raise SettingsError(lines) from None
+    if settings.vxlan_port == settings.geneve_port:
+        lines.append(f"{_GENEVE}={settings.geneve_port}: SNIFFER_MIRROR_VXLANPORT is the same port")
     if lines:
         raise SettingsError(lines)
     return settings

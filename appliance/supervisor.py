@@ -19,8 +19,8 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -36,12 +36,16 @@ SHORTEST: Final = 0.1  # seconds before the first restart
 LONGEST: Final = 30.0
 HEALTHY: Final = 60.0  # seconds after which a worker counts as one that works
 HUNG: Final = 60.0  # seconds
+PAUSED: Final = 10.0  # seconds between two rounds that are not the workers' fault
 REPORT: Final = 60.0  # seconds between two reports of what was lost
 GRACE: Final = 2.0  # seconds beyond the time for the end before workers are killed
 MOST: Final = 5  # mirror sessions that are named with a loss
 NAMED: Final = 256  # VNIs that are named in the log
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+
+
+State = tuple[int, int, int]  # of a file: time, size, number
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class Supervision:
     clock: Callable[[], float]  # seconds
     say: Callable[[str], None]
     reselect: Callable[[], dict[str, Any]]  # read everything anew: the order for workers. ValueError: lines
-    followed: tuple[str, ...] = ()  # files
+    followed: Mapping[str, State] = field(default_factory=dict)  # files, as they were when they were read
     drain: float = 20.0
     summary: bool = False
 
@@ -82,9 +86,11 @@ class Supervisor:
         self._reported: dict[str, int] = dict.fromkeys(TABLE, 0)
         self._reported_by: dict[int, dict[str, int]] = {}
         self._next_report = 0.0
+        self._round_at = self._resumed = outside.clock()
         self._named: set[int] = set()
         self._strangers: set[int] = set()
-        self._files = {path: _state(path) for path in outside.followed}
+        self._files = dict(outside.followed)
+        self._changing = self._files
 
     def run(self) -> Ledger:
         """Until stopped; the whole ledger."""
@@ -102,6 +108,9 @@ class Supervisor:
                 if now - turn >= TURN:
                     turn = now
                     self._round(now)
+        left = self._capture.leftover()  # of workers that were killed, or had no more time
+        self._own.count("frames", left)
+        self._own.count("frame_undrained", left)
         total = self.total()
         self._report(total)
         if self._outside.summary:
@@ -109,7 +118,7 @@ class Supervisor:
                 sys.stderr.write(render(total))
         for fault in total.unbalanced():
             say(f"the ledger does not add up: {fault}")
-        say(_farewell(total))
+        say(f"stopped: {farewell(total)}")
         return total
 
     def total(self) -> Ledger:
@@ -256,6 +265,7 @@ class Supervisor:
             for line in str(error).split("\n"):
                 self._outside.say(f"not reloaded, all stays as it was: {line}")
             return
+        self._strangers.clear()  # what is no longer selected is said anew
         self._order({"do": "select", **order})
         for place in self._places:
             place.asked += place.control is not None
@@ -300,16 +310,20 @@ class Supervisor:
                 self._outside.say("the time for the end is over: workers are killed")
                 self._kill()
             return
+        if now - self._round_at > PAUSED:  # all of us stood still: docker pause, Ctrl-Z
+            self._resumed = now
+        self._round_at = now
         for number, place in enumerate(self._places):
             if not place.pid and now >= place.due:
                 self._start(number)
             self._check(number, place, now)
         for line in self._capture.refresh():
             self._outside.say(line)
-        states = {path: _state(path) for path in self._files}
-        if states != self._files:
+        states = {path: state_of(path) for path in self._files}
+        if states != self._files and states == self._changing:  # at rest for a round: written to its end
             self._files = states
             self._reload()
+        self._changing = states
         self._look_aside()
         self._name()
         if now >= self._next_report:
@@ -318,7 +332,7 @@ class Supervisor:
 
     def _check(self, number: int, place: _Place, now: float) -> None:
         beat = self._board.parts[number].last_beat() / 1e9
-        if place.pid and now - max(beat, place.since) > HUNG:
+        if place.pid and now - max(beat, place.since, self._resumed) > HUNG:
             self._outside.say(f"worker {number} has not come by for {HUNG:g} s: killed")
             os.kill(place.pid, signal.SIGKILL)
 
@@ -329,17 +343,22 @@ class Supervisor:
         self._own.count("frame_vni_not_selected", aside.refused)
         for vni, frames in aside.sample.items():
             self._own.at(vni, "frame_vni_not_selected", frames)
-            if vni not in self._strangers and len(self._strangers) < NAMED:
-                self._strangers.add(vni)
-                self._outside.say(f"VNI {vni} arrives and is not selected (SNIFFER_MIRROR_VNIS)")
+            self._is_strange(vni)
 
     def _name(self) -> None:
-        """Sessions that have begun since the last time."""
+        """Sessions that have begun since the last time; of those that a worker refused, that they come."""
         for part in self._board.parts:
-            for session in part.sessions():
-                if session not in self._named and session != OTHER_SESSIONS and len(self._named) < NAMED:
+            for session, selected in part.sessions():
+                if not selected:
+                    self._is_strange(session)
+                elif session not in self._named and session != OTHER_SESSIONS and len(self._named) < NAMED:
                     self._named.add(session)
                     self._outside.say(f"VNI {session}: the first frames have come")
+
+    def _is_strange(self, vni: int) -> None:
+        if vni not in self._strangers and vni != OTHER_SESSIONS and len(self._strangers) < NAMED:
+            self._strangers.add(vni)
+            self._outside.say(f"VNI {vni} arrives and is not selected (SNIFFER_MIRROR_VNIS)")
 
     def _report(self, total: Ledger) -> None:
         """What was lost since the last time, by name."""
@@ -365,7 +384,7 @@ class Supervisor:
         return "; VNI " + ", ".join(f"{vni}: {lost[vni]}" for vni in most) if most else ""
 
 
-def _state(path: str) -> tuple[int, int, int]:
+def state_of(path: str) -> State:
     """Changes when the file's content may have, also where it is replaced, as a ConfigMap is."""
     try:
         found = Path(path).stat()
@@ -378,12 +397,13 @@ def _ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def _farewell(total: Ledger) -> str:
+def farewell(total: Ledger) -> str:
+    """What came, and what became of it, in a line."""
     tally = total.tally
     undelivered = tally["message_undelivered"] + tally["message_worker_lost"] + tally["message_shed"]
     lost = tally["frame_kernel_dropped"] + tally["frame_worker_lost"] + tally["frame_undrained"]
     return (
-        f"stopped: {tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
+        f"{tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
         f"{tally['message_delivered']} delivered, {tally['message_spooled']} in the spool, "
         f"{undelivered} not delivered"
     )

@@ -60,6 +60,7 @@ class Uploads:
         self._alone = threading.Lock()  # the batcher: files may wait for input while calls wait to be sent
         self._way = way
         self._now = now
+        self._withheld = way is None
         self._sinks = 1 if way is None else len(way.counts())
         self._taken = 0
 
@@ -72,7 +73,7 @@ class Uploads:
         message = self._publish(exchange)
         if message is None:
             return
-        if self._way is None:
+        if self._withheld:
             self._tally["message_withheld"] += 1
             return
         self._taken += 1
@@ -81,7 +82,7 @@ class Uploads:
         line = orjson.dumps(message)
         with self._alone:
             batch = self._batcher.add(line, self._now())
-        if batch is not None:
+        if batch is not None and self._way is not None:
             self._way.put(batch)
 
     def pause(self) -> None:
@@ -119,9 +120,10 @@ class Uploads:
                 row["message_queued"] = 0
             self._sum()
 
-    def obey(self, publish: Callable[[HttpExchange], Message | None]) -> None:
-        """Other rules, from the next call on."""
+    def obey(self, publish: Callable[[HttpExchange], Message | None], *, withheld: bool) -> None:
+        """Other rules, from the next call on; ``withheld``: nothing more is sent."""
         self._publish = publish
+        self._withheld = withheld or self._way is None
 
     def _overdue(self) -> Batch | None:
         with self._alone:

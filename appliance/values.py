@@ -53,7 +53,10 @@ def ports(value: object) -> object:
 
 
 def port(value: object) -> object:
-    return next(iter(ports_of(value))) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    (one,) = ports_of(value)  # ValueError: several
+    return one
 
 
 def optional_port(value: object) -> object:

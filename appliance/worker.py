@@ -46,10 +46,9 @@ class Worker:
         part: Part,
         control: socket.socket,
         reselect: Obey,
-        alone: Callable[[], None],
         patience: float,
     ) -> None:
-        """``alone``: done when the supervisor is gone; ``patience``: seconds for the end then."""
+        """``patience``: seconds for the end when the supervisor is gone."""
         self._source = source
         self._pipeline = pipeline
         self._uploads = uploads
@@ -57,7 +56,7 @@ class Worker:
         self._part = part
         self._control = control
         self._reselect = reselect
-        self._alone = alone
+        self.was_left_alone = False
         self._patience = patience
         self._orders = b""
         self._seen = 0.0  # when orders were last looked for
@@ -70,7 +69,8 @@ class Worker:
         return self._until is not None and time.monotonic() >= self._until
 
     def run(self) -> None:
-        source, part = self._source, self._part
+        source = self._source
+        source.attend(self._part.hold)
         poll = select.poll()
         for fileno in (*source.filenos(), self._control.fileno()):
             poll.register(fileno, select.POLLIN)
@@ -78,7 +78,6 @@ class Worker:
         quiet = False
         while True:
             frames = source.read()
-            part.hold(len(frames) + source.held)
             if frames:  # common case
                 for exchange in self._pipeline.feed(frames):
                     self._uploads.take(exchange)
@@ -118,7 +117,10 @@ class Worker:
         self._ledger.count("frame_undrained", left)
         for exchange in self._pipeline.close():
             self._uploads.take(exchange)
+        self._uploads.settle()
         self._part.publish(self._ledger, 0)
+        if self.was_left_alone:
+            self._source.close()  # whoever is started next needs the port
         self._uploads.end()
         self._part.publish(self._ledger, 0)
         self._part.publish_sessions(self._ledger)
@@ -132,7 +134,8 @@ class Worker:
             octets = b""
         if not octets:
             if self._until is None:
-                self._alone()
+                self.was_left_alone = True
+                self._source.stop()  # else what comes would never end
             self._stop(self._patience)
             return
         *lines, self._orders = (self._orders + octets).split(b"\n")

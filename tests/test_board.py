@@ -25,7 +25,11 @@ def test_what_is_published_is_read() -> None:
     found = part.read()
     assert found.tally == one.tally
     assert found.sessions == one.sessions
-    assert part.sessions() == [123]
+    assert part.sessions() == [(123, True)]
+    one.at(456, "frame_vni_not_selected", 2)
+    one.at(456, "frames", 2)
+    part.publish_sessions(one)
+    assert part.sessions() == [(123, True), (456, False)]
 
 
 def test_places_do_not_touch_each_other() -> None:

@@ -138,6 +138,13 @@ def test_host_is_dyno_or_the_machines_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("SNIFFER_REORDER_SEGMENTS", "-1"),
         ("SNIFFER_REORDER_SEGMENTS", "100001"),
         ("DYNO", "a\nb"),
+        ("SNIFFER_MIRROR_VXLANPORT", "4789,14789"),
+        ("SNIFFER_SINKS", "resurface,s3"),
+        ("SNIFFER_SINKS", "base"),
+        ("SNIFFER_LAKE_URL", "http://bucket/x"),
+        ("SNIFFER_LAKE_URL", "s3://B"),
+        ("SNIFFER_LAKE_URL", "s3://bucket/a?b"),
+        ("SNIFFER_LAKE_DAYS", "-1"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_says_what_is_accepted(
@@ -203,3 +210,44 @@ def test_every_variable_of_the_predecessor_is_known(shared: Path) -> None:
     names = {one for line in rows for one in name.findall(line.split(" | ")[0])}
     assert len(names) > 20
     assert names <= {row.name for row in table()} | set(ELSEWHERE)
+
+
+def test_one_port_cannot_be_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(monkeypatch, SNIFFER_MIRROR_VXLANPORT="6081") == [
+        "SNIFFER_MIRROR_GENEVEPORT=6081: SNIFFER_MIRROR_VXLANPORT is the same port"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("APP_PORTS", "80, 443\n8080,\n", "80,443,8080"),
+        ("SNIFFER_MIRROR_VNIS", "\t5 , -6\n", "5,-6"),
+    ],
+)
+def test_files_have_their_entries_on_lines_or_behind_commas(
+    name: str, text: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list").write_text(text)
+    monkeypatch.setenv(name, f"file://{tmp_path}/list")
+    assert expected in load().selected()
+
+
+@pytest.mark.parametrize("text", ["", "\n", " , "])
+@pytest.mark.parametrize("name", ["APP_PORTS", "SNIFFER_MIRROR_VNIS"])
+def test_an_empty_file_does_not_select_everything(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``>`` empties a file before it writes it."""
+    (tmp_path / "list").write_text(text)
+    monkeypatch.setenv(name, f"file://{tmp_path}/list")
+    with pytest.raises(SettingsError, match="is empty, which would select everything"):
+        load().selected()
+
+
+def test_without_sinks_named_a_database_or_a_lake_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().sink_names() == ("lake",)
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "https://db.example/message")
+    assert load().sink_names() == ("resurface",)
+    monkeypatch.setenv("SNIFFER_SINKS", " stdout, lake,stdout")
+    assert load().sink_names() == ("stdout", "lake")

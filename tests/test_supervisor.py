@@ -19,7 +19,7 @@ from appliance import supervisor
 from appliance.board import Board
 from appliance.ledger import Ledger
 from appliance.sources.base import Aside
-from appliance.supervisor import Supervision, Supervisor
+from appliance.supervisor import Supervision, Supervisor, state_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -27,6 +27,8 @@ WAIT = 20.0
 
 
 class NoCapture:
+    left = 0
+
     def __init__(self) -> None:
         self.title = "nothing"
         self.notes: list[str] = []
@@ -34,6 +36,12 @@ class NoCapture:
         self.stopped = False
         self.next = Aside()
         self.selected: list[object] = []
+
+    def keep(self, worker: int) -> None:
+        """Nothing is open."""
+
+    def leftover(self) -> int:
+        return self.left
 
     def source(self, worker: int) -> Any:
         raise AssertionError(worker)
@@ -197,6 +205,24 @@ def test_one_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "has not come by for 0.2 s: killed" in world.said()
 
 
+def test_a_pause_of_everything_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docker pause, Ctrl-Z, a virtual machine that is moved: no worker has come by, nor have we."""
+    now = 1000.0
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, _: killed.append(pid))
+    said: list[str] = []
+    board = Board(1)
+    one = Supervisor(NoCapture(), board, lambda *_: None, Supervision(lambda: now, said.append, dict))
+    one._places[0].pid, one._places[0].since = 12345, now
+    board.parts[0].beat(int(now * 1e9))
+    for now in (1001.0, *map(float, range(1500, 1560))):
+        one._round(now)
+    assert killed == []
+    for later in range(1560, 1575):
+        one._round(float(later))
+    assert killed[:1] == [12345]
+
+
 def test_one_that_does_not_stop_in_time_is_killed_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +283,7 @@ def test_what_cannot_be_read_leaves_everything_as_it_was(tmp_path: Path) -> None
 def test_a_followed_file_that_changes_selects_anew(tmp_path: Path, how: str) -> None:
     path = tmp_path / "vnis"
     path.write_text("1")
-    world = World(tmp_path, obedient, reselect=dict, followed=(str(path),))
+    world = World(tmp_path, obedient, reselect=dict, followed={str(path): state_of(str(path))})
     world.wait_for("is here")
     if how == "written":
         path.write_text("1,2")
@@ -313,6 +339,69 @@ def test_strangers_drops_and_losses_are_said_once_by_name(monkeypatch: pytest.Mo
         "VNI 456 arrives and is not selected",
         "lost: 7 frames",
     ]
+
+
+def test_what_a_worker_refuses_is_a_stranger_until_it_is_selected() -> None:
+    """The kernel does not select where the list is long, or has no program for it."""
+    said: list[str] = []
+    board = Board(1)
+    one = Supervisor(NoCapture(), board, lambda *_: None, Supervision(time.monotonic, said.append, dict))
+    seen = Ledger()
+    for name in ("frames", "frame_vni_not_selected"):
+        seen.at(456, name, 3)
+    board.parts[0].publish_sessions(seen)
+    one._name()
+    one._name()
+    seen.at(456, "frames", 1)
+    board.parts[0].publish_sessions(seen)
+    one._name()
+    assert said == [
+        "VNI 456 arrives and is not selected (SNIFFER_MIRROR_VNIS)",
+        "VNI 456: the first frames have come",
+    ]
+
+
+def test_what_the_kernel_still_has_at_the_end_is_counted(tmp_path: Path) -> None:
+    NoCapture.left = 12
+    try:
+        world = World(tmp_path, obedient)
+    finally:
+        NoCapture.left = 0
+    world.wait_for("is here")
+    world.signal(signal.SIGTERM)
+    tally = world.end()
+    assert (tally["frame_undrained"], tally["frames"]) == (12, 22)
+    assert "lost: 12 frames (frame_undrained)" in world.said()
+
+
+def test_a_change_between_reading_and_following_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "vnis"
+    path.write_text("1")
+    state = state_of(str(path))
+    path.write_text("1,2")
+    world = World(tmp_path, obedient, reselect=dict, followed={str(path): state})
+    world.wait_for("reloaded")
+    world.signal(signal.SIGTERM)
+    world.end()
+
+
+def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "vnis"
+    path.write_text("1")
+    one = Supervisor(
+        NoCapture(),
+        Board(1),
+        lambda *_: None,
+        Supervision(time.monotonic, lambda _: None, dict, followed={str(path): state_of(str(path))}),
+    )
+    one._places = []  # no workers
+    read: list[str] = []
+    one._reload = lambda: read.append(path.read_text())  # type: ignore[method-assign]
+    for text in ("", "1,", "1,2", "1,2", "1,2"):
+        if path.read_text() != text:
+            path.write_text(text)
+        one._round(0.0)
+    assert read == ["1,2"]
 
 
 def test_a_loss_names_the_mirror_sessions_that_it_hit_most() -> None:

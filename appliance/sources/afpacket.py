@@ -25,7 +25,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -244,6 +245,12 @@ class RingSource:
     def duplicates(self) -> int:
         return self._ring.duplicates
 
+    def attend(self, hold: Callable[[int], None]) -> None:
+        self._ring.hold = hold
+
+    def stop(self) -> None:
+        bpf.attach(self._socket, bpf.SO_ATTACH_FILTER, refuse_all())
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -274,6 +281,9 @@ class Live:
         self.notes = self._devices.notes
         self.title = f"interfaces: {', '.join(self._devices.names) or 'none is up yet'}"
 
+    def keep(self, worker: int) -> None:
+        _close(self._rings[:worker] + self._rings[worker + 1 :])
+
     def source(self, worker: int) -> RingSource:
         return RingSource(self._rings[worker], self._options)
 
@@ -288,6 +298,15 @@ class Live:
 
     def stop(self) -> None:
         self._devices.stop()
+
+    def leftover(self) -> int:
+        time.sleep(2 * RETIRE_MS / 1000)  # until the kernel has given the last block, too
+        blocks = self._options.blocks() * BLOCK
+        left = 0
+        for ring in self._rings:
+            with mmap.mmap(ring.fileno(), blocks) as memory:
+                left += Ring(memory, several=False).left()
+        return left
 
     def close(self) -> None:
         _close(self._rings)

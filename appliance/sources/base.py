@@ -7,7 +7,7 @@ belongs to a worker and reads its part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,10 @@ class Source(Protocol):
     duplicates: int  # frames left out so far: the same packet had come by another interface
     held: int  # frames taken from the kernel and not given yet
 
+    def attend(self, hold: Callable[[int], None], /) -> None:
+        """``hold`` is to be told how many frames are in hand as soon as the kernel has given some."""
+        ...
+
     def filenos(self) -> Sequence[int]:
         """What to wait for."""
         ...
@@ -39,6 +43,12 @@ class Source(Protocol):
     def read(self) -> list[Frame]:
         """A batch; empty when there is nothing. Never waits."""
         ...
+
+    def stop(self) -> None:
+        """Take nothing more; where there is no supervisor any more to say so."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,10 @@ class Capture(Protocol):
     notes: list[str]  # what the user should know
     workers: int  # as many as it can keep apart; no more than asked for
 
+    def keep(self, worker: int, /) -> None:
+        """In a worker's process: close the others' parts, so that each ends with its owner."""
+        ...
+
     def source(self, worker: int, /) -> Source: ...
 
     def select(self, vnis: VniSelection | None, ports: frozenset[int] | None, /) -> None:
@@ -80,4 +94,12 @@ class Capture(Protocol):
         """Take nothing more; what has come already can still be read."""
         ...
 
+    def leftover(self) -> int:
+        """Frames that the kernel holds and nobody reads any more; for the supervisor, when all is over."""
+        ...
+
     def close(self) -> None: ...
+
+
+def nobody(_: int) -> None:
+    """Where nobody asks what is in hand."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Collection
 from typing import Final
 
 from appliance.packet.vni import VniSelection
@@ -115,8 +116,13 @@ class Assembler:
         return b"".join(out)
 
 
-def steering(workers: int, selection: VniSelection, *, geneve: bool) -> bytes:
+def steering(
+    workers: int, selection: VniSelection, *, geneve: bool, strangers: Collection[int] = ()
+) -> bytes:
     """Socket 0 to ``workers`` - 1 by the inner flow; socket ``workers`` for a VNI that is not selected.
+
+    ``strangers``: such VNIs that are known by now go to the socket after that, so that a loud one hides no
+    quiet one.
 
     VNI 0 goes to a worker: a Gateway Load Balancer's GENEVE has it, around the VXLAN that has the true one.
     """
@@ -125,6 +131,10 @@ def steering(workers: int, selection: VniSelection, *, geneve: bool) -> bytes:
         asm.add(LD_BYTE, 0)
         asm.jump(JSET, _VXLAN_I, "", "unreadable")  # no valid VNI: the decoder counts it
     _select(asm, selection)
+    _search(asm, sorted(strangers), "known", "unknown")
+    asm.label("known")
+    asm.add(RET, workers + 1)
+    asm.label("unknown")
     asm.add(RET, workers)
     asm.label("selected")
     if geneve:
@@ -138,15 +148,14 @@ def steering(workers: int, selection: VniSelection, *, geneve: bool) -> bytes:
 
 def _select(asm: Assembler, selection: VniSelection) -> None:
     """On to the next instruction where the VNI is not selected."""
-    listed = sorted((int.from_bytes(vni), wanted) for vni, wanted in selection.verdicts.items())
-    known = [vni for vni, wanted in listed if wanted != selection.default]
+    known = _exceptions(selection)
     if len(known) > SELECTABLE or (selection.default and not known):
         asm.go("selected")
         asm.label("unreadable")
         asm.add(RET, 0)
         return
     asm.add(LD_WORD, 4)
-    asm.add(RSH, 8)
+    asm.add(RSH, 8)  # it stays in A for the strangers
     asm.jump(JEQ, 0, "", "search")
     asm.go("selected")
     asm.label("unreadable")
@@ -157,6 +166,16 @@ def _select(asm: Assembler, selection: VniSelection) -> None:
     asm.label("refused")
 
 
+def _exceptions(selection: VniSelection) -> list[int]:
+    listed = sorted((int.from_bytes(vni), wanted) for vni, wanted in selection.verdicts.items())
+    return [vni for vni, wanted in listed if wanted != selection.default]
+
+
+def room_for_strangers(selection: VniSelection) -> int:
+    """How many may be told apart."""
+    return max(SELECTABLE - len(_exceptions(selection)), 0)
+
+
 def _search(asm: Assembler, known: list[int], named: str, unnamed: str) -> None:
     """A binary search: thousands of VNIs cost ten comparisons."""
     if not known:
@@ -164,13 +183,13 @@ def _search(asm: Assembler, known: list[int], named: str, unnamed: str) -> None:
         return
     middle = len(known) // 2
     if not middle:
-        here = f"not {known[0]}"
+        here = f"not {known[0]} {named}"
         asm.jump(JEQ, known[0], "", here)
         asm.go(named)
         asm.label(here)
         asm.go(unnamed)
         return
-    here, there = f"below {known[middle]}", f"from {known[middle]}"
+    here, there = f"below {known[middle]} {named}", f"from {known[middle]} {named}"
     asm.jump(JGE, known[middle], "", here)
     asm.go(there)
     asm.label(here)

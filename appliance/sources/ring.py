@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from appliance.model import LINK_ETHERNET, LINK_RAW, NANOSECONDS, Frame
+from appliance.sources.base import nobody
 from appliance.sources.livefilter import ARPHRD_ETHER, ARPHRD_LOOPBACK
 from appliance.sources.repeats import Repeats, identity
 
@@ -46,7 +48,7 @@ _PACKET_HEAD: Final = struct.Struct("=5I4x2H24xiH").unpack_from
 class Ring:
     """Blocks in a circle, each with packets one after the other."""
 
-    __slots__ = ("_at", "_end", "_memory", "_repeats", "duplicates")
+    __slots__ = ("_at", "_end", "_memory", "_repeats", "duplicates", "hold")
 
     def __init__(self, memory: mmap.mmap, *, several: bool) -> None:
         self._memory = memory
@@ -54,23 +56,32 @@ class Ring:
         self._at = _oldest(memory)
         self._repeats = Repeats() if several else None
         self.duplicates = 0
+        self.hold: Callable[[int], None] = nobody  # told how many were taken, before the kernel has them back
 
     def read(self) -> list[Frame]:
         """A batch; empty when there is nothing. Never waits."""
         memory = self._memory
         frames: list[Frame] = []
+        in_hand = 0
         while not frames:  # all of a batch can be repeats
             at = self._at
             status, left, first, _ = _BLOCK_HEAD(memory, at)
             if not status & _OF_USER:
                 break
             taken, following = self._take(frames, at + first, left)
+            in_hand += taken
+            self.hold(in_hand)
             if taken < left:  # the kernel does not look at these while the block is ours
                 _SET_LEFT(memory, at + _LEFT, left - taken, following - at)
             else:
                 _SET_STATUS(memory, at + _STATUS, _OF_KERNEL)
                 self._at = (at + BLOCK) % self._end
         return frames
+
+    def left(self) -> int:
+        """Packets in all blocks that the kernel has given, and nobody has taken."""
+        blocks = (_BLOCK_HEAD(self._memory, at) for at in range(0, self._end, BLOCK))
+        return sum(left for status, left, *_ in blocks if status & _OF_USER)
 
     def _take(self, frames: list[Frame], at: int, left: int) -> tuple[int, int]:
         """How many packets were taken, and where the next one is."""

@@ -189,6 +189,46 @@ def test_kill_9_of_the_whole_service_under_load(world: World) -> None:
     world.delivered(counts)
 
 
+def test_a_start_right_after_the_supervisor_was_killed_has_the_port(world: World) -> None:
+    """Its workers have a dead sink and all the time to drain; what they had is said."""
+    world.database.mode = "fails with 500"
+    with world.service(SNIFFER_DRAIN_SECONDS="8", SNIFFER_SPOOL_DIR="") as one:
+        world.mirror.burst(CALLS)
+        one.heard(CALLS)
+        workers = one.workers()
+        one.process.kill()
+        one.process.wait(10)
+        with world.service(SNIFFER_SPOOL_DIR="") as other:
+            world.database.mode = "takes"
+            world.mirror.burst(100)
+            other.heard(100)
+            assert other.stop()["delivered"] == 100
+    end = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert one.said().count("the supervisor is gone; ") == len(workers)
+
+
+def test_rules_that_sinks_were_built_by_are_not_changed_under_them(world: World) -> None:
+    rules = world.folder / "rules"
+    rules.write_text("allow_http_url")
+    with world.service(USAGE_LOGGERS_RULES=f"file://{rules}") as one:
+        world.mirror.burst(100)
+        one.heard(100)
+        rules.write_text("/request_body/ remove")
+        one.until(lambda: "not reloaded, all stays as it was: the rule allow_http_url" in one.said(), "said")
+        rules.write_text("allow_http_url\nskip_submission")
+        one.until(lambda: "reloaded: VNIs, ports and rules" in one.said(), "reloaded")
+        world.mirror.burst(50)
+        one.heard(150)
+        rules.unlink()
+        os.mkfifo(rules)
+        one.until(lambda: "no regular file" in one.said(), "a pipe is not waited for")
+        counts = one.stop()
+    assert (counts["delivered"], counts["withheld"]) == (100, 50)
+    world.delivered(counts)
+
+
 def test_a_sink_that_is_down_holds_up_no_other(world: World) -> None:
     world.database.shut()
     lake = world.folder / "lake"

@@ -28,7 +28,8 @@ WAIT: Final = 30.0  # seconds for anything at all
 OUTER: Final = 42  # Ethernet, IPv4 and UDP headers of a frame of the load
 REQUEST: Final = re.compile(rb"(?:GET|POST) .*\r\nX-Request-Id: (\w+)", re.DOTALL)
 OUTCOMES: Final = (
-    "delivered", "rejected", "shed", "spooled", "handed_over", "queued", "worker_lost", "undelivered"
+    "delivered", "withheld", "rejected", "shed",
+    "spooled", "handed_over", "queued", "worker_lost", "undelivered"
 )  # fmt: skip
 
 

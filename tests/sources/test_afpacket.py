@@ -121,6 +121,19 @@ def test_a_batch_has_a_limit_and_the_next_worker_goes_on_behind_it() -> None:
     assert rest.read() == []
 
 
+def test_what_is_in_hand_is_told_before_the_kernel_has_it_back() -> None:
+    memory = blank()
+    fill(memory, 0, [entry(struct.pack("!H58x", i)) for i in range(200)], number=1)
+    ring = Ring(memory, several=False)
+    told: list[tuple[int, int]] = []
+    ring.hold = lambda frames: told.append((frames, ring.left()))
+    assert ring.left() == 200
+    ring.read()
+    ring.read()
+    assert told == [(READ_FRAMES, 200), (200 - READ_FRAMES, 200 - READ_FRAMES)]
+    assert ring.left() == 0
+
+
 def test_a_batch_has_a_limit_of_octets() -> None:
     memory = blank()
     fill(memory, 0, [entry(b"x" * 60_000) for _ in range(4)], number=1)

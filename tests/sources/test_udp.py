@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -183,7 +184,10 @@ def test_after_the_stop_what_has_come_can_be_read_and_nothing_comes(opened: Open
     assert len(drain(target.source(0))) == 1
 
 
-def test_a_second_appliance_on_the_port_is_refused_and_takes_no_share(opened: Open) -> None:
+def test_a_second_appliance_on_the_port_is_refused_and_takes_no_share(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp, "PATIENCE", 0.1)
     target = opened()
     with pytest.raises(
         CaptureError, match=f"UDP port {port(target)} cannot be opened: something else has it"
@@ -223,3 +227,88 @@ def test_headers_of_the_system_call_are_as_long_as_the_kernels() -> None:
     """struct mmsghdr on 64-bit Linux: 64 octets; a timespec's control message: 32."""
     assert udp._HEADER.size == struct.calcsize("@" + udp._HEADER_READ) == 64
     assert struct.calcsize("@" + udp._STAMP_READ) == udp._CONTROL
+
+
+def test_what_is_in_hand_is_told_before_frames_are_made_of_it(opened: Open) -> None:
+    """A worker may be killed between any two instructions."""
+    target = opened(buffer=8 << 20)
+    send(target, *[vxlan(FRAME)] * 300)
+    source = target.source(0)
+    told: list[int] = []
+    source.attend(told.append)
+    source.read()
+    assert told == [128, 256, 300]
+    assert source.held == 300 - BATCH
+    send(target, vxlan(FRAME))
+    source.read()
+    assert told[3:] == [300 - BATCH + 1]
+
+
+def test_what_nobody_reads_any_more_is_counted(opened: Open) -> None:
+    target = opened(workers=2, vnis="5", buffer=8 << 20)
+    frames = [ethernet(ipv4("10.0.0.1", "10.0.0.2", tcp(n, 80))) for n in range(1000, 1100)]
+    send(target, *[vxlan(frame, 5) for frame in frames], *[vxlan(FRAME, 6)] * 7)
+    target.stop()
+    assert target.leftover() == 100
+    assert target.leftover() == 0
+
+
+def test_a_worker_keeps_its_own_sockets_only(opened: Open) -> None:
+    target = opened(workers=3)
+    target.keep(1)
+    (group,) = [group for _, group in target._groups]
+    assert [sock.fileno() >= 0 for sock in group] == [False, True, False, False, False]
+    source = target.source(1)
+    source.stop()
+    source.close()
+    target.close()
+
+
+def test_a_port_that_is_given_back_in_time_is_taken(opened: Open) -> None:
+    """Workers whose supervisor was killed have it until they have read what there is."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        other.bind(("::", 0))
+        number = int(other.getsockname()[1])
+        threading.Timer(0.2, other.close).start()
+        assert port(opened(vxlan_port=number)) == number
+
+
+def test_nothing_comes_in_before_every_worker_has_its_place(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a connection under way would begin at one worker and go on at another."""
+    steer = MirrorTarget._steer
+
+    def early(self: MirrorTarget, sock: socket.socket, link: int) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            for _ in range(9):
+                one.sendto(vxlan(FRAME), ("127.0.0.1", sock.getsockname()[1]))
+        return steer(self, sock, link)
+
+    monkeypatch.setattr(MirrorTarget, "_steer", early)
+    target = opened(workers=2)
+    assert [drain(target.source(n)) for n in range(2)] == [[], []]
+    assert target.aside().dropped == 0, "before the start nothing is anybody's loss"
+    send(target, vxlan(FRAME))
+    assert sum(len(drain(target.source(n))) for n in range(2)) == 1
+
+
+def test_a_loud_vni_that_is_not_selected_hides_no_quiet_one(opened: Open) -> None:
+    target = opened(workers=2, vnis="5", buffer=8 << 20)
+    seen: dict[int, int] = {}
+    refused = 0
+    for _ in range(4):
+        send(
+            target, *[vxlan(FRAME, 456)] * 500, vxlan(FRAME, 789), *[vxlan(FRAME, 456)] * 500, vxlan(FRAME, 5)
+        )
+        aside = target.aside()
+        refused += aside.refused
+        seen |= aside.sample
+    assert refused == 4 * 1001
+    assert set(seen) == {456, 789}
+    target.select(VniSelection([456]), None)
+    for n in range(2):
+        drain(target.source(n))
+    send(target, vxlan(FRAME, 456), vxlan(FRAME, 789), vxlan(FRAME, 5))
+    assert sum(len(drain(target.source(n))) for n in range(2)) == 1
+    assert set(target.aside().sample) == {5, 789}
