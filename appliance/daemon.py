@@ -48,6 +48,8 @@ from appliance.worker import Worker
 OK: Final = 0
 INCOMPLETE: Final = 1
 UNBALANCED: Final = 3
+LEFT_ALONE: Final = 1.0  # seconds for the end of a worker without supervisor: the next one needs its spool
+PATIENCE: Final = 4.0  # seconds that a spool may be in such a worker's hands at the start
 _ENGINES: Final = {"mirror": "udp", "live": "afpacket"}  # sources
 _LATER: Final = {
     "k8s": "SNIFFER_ENGINE=k8s is not there yet; use live on the node, with NET_DEVICE",
@@ -193,7 +195,7 @@ class Service:
             self._board.parts[number],
             control,
             reselect,
-            settings.drain_seconds,
+            LEFT_ALONE if settings.spool_dir else settings.drain_seconds,
         )
         worker.run()
         if worker.was_left_alone:
@@ -211,6 +213,16 @@ class Service:
         workers = self._capture.workers
         return spool(self._settings, sink, f"worker-{number}", workers * len(self._sinks))
 
+    def _wait_for_spool(self, sink: str, number: int) -> Spool | None:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._open_spool(sink, number)
+            except SpoolError as error:
+                if not error.busy or time.monotonic() >= until:
+                    raise
+            time.sleep(0.1)
+
     def _prepare_spools(self) -> None:
         """What cannot work stops the start; what more workers once left is for those there are."""
         if not self._settings.spool_dir:
@@ -218,7 +230,7 @@ class Service:
         folder = Path(self._settings.spool_dir)
         try:
             for sink in self._sinks:
-                opened = [self._open_spool(sink, number) for number in range(self._capture.workers)]
+                opened = [self._wait_for_spool(sink, number) for number in range(self._capture.workers)]
                 spools = [one for one in opened if one is not None]
                 for line in adopt(folder, sink, spools):
                     say(line)

@@ -9,6 +9,7 @@ import re
 import runpy
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -569,3 +570,32 @@ def test_a_lake_that_cannot_be_written_stops_the_start(
     monkeypatch.setenv("SNIFFER_LAKE_URL", "/proc/nowhere")
     expected = "appliance: SNIFFER_LAKE_URL=/proc/nowhere: cannot be written: No such file or directory\n"
     assert run("replay", "--sink", "lake", capture) == (2, "", expected)
+
+
+@pytest.mark.parametrize("early", [signal.SIGHUP, signal.SIGUSR1])
+def test_signals_that_come_before_it_listens_do_not_end_it(
+    early: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("SNIFFER_ENGINE", "vxlan")
+    monkeypatch.setenv("SNIFFER_MIRROR_VXLANPORT", str(port))
+    monkeypatch.setenv("SNIFFER_MIRROR_GENEVEPORT", "off")
+    monkeypatch.setenv("SNIFFER_WORKERS", "1")
+    monkeypatch.setenv("SNIFFER_SINKS", "stdout")
+    with subprocess.Popen([*COMMAND, "run"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as one:
+        assert one.stderr is not None
+        stat = Path(f"/proc/{one.pid}/status")
+        until = time.monotonic() + 10
+        ignored = 0
+        while not ignored >> (early - 1) & 1 and time.monotonic() < until:
+            ignored = int(
+                next(x for x in stat.read_text().splitlines() if x.startswith("SigIgn")).split()[1], 16
+            )
+        one.send_signal(early)
+        assert b"workers: 1" in one.stderr.readline()
+        time.sleep(0.2)
+        one.send_signal(signal.SIGTERM)
+        one.stderr.read()
+        assert one.wait(10) == 0

@@ -3,7 +3,8 @@
 Contract: a batch is delivered, rejected or still here, never lost on the way: at any moment calls taken =
 delivered + rejected + shed + queued + spooled + undelivered. What may go better later is tried again without
 limit, after a wait that doubles with every failure up to ``LONGEST``, shortened by dice so that many
-appliances do not come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it.
+appliances do not come back at once (full jitter), lengthened to what the server asks for. ``drain`` ends it,
+and the waits: what may be well by now is tried at once.
 
 With a spool, what the queue has no room for, and what is left at the end, waits on disk instead: it is sent
 oldest first beside what is new, and removed when the sink has it. Without, the one is shed, the other
@@ -31,6 +32,7 @@ from appliance.sinks.base import Reject, Retry, Sink
 
 SHORTEST: Final = 1.0  # seconds
 LONGEST: Final = 60.0
+LAST: Final = 2.0  # at the end: nobody waits a minute for what may be well by now
 COUNTS: Final = (
     "message_delivered",
     "message_rejected",
@@ -70,6 +72,7 @@ class Shipper:
         self._sending: dict[int, Batch] = {}  # of the queue
         self._late: list[Batch] = []  # come when there was no time left
         self._freed = asyncio.Event()
+        self._ending = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept_octets = 0  # on their way to the disk
@@ -238,17 +241,27 @@ class Shipper:
             failures += 1
             self.counts["upload_retries"] += 1
             self._reports.add(f"{reason}: will be sent again")
-            await self._outside.sleep(self._wait(failures, after))
+            await self._rest(failures, after)
 
-    def _wait(self, failures: int, after: float | None) -> float:
-        longest = min(SHORTEST * 2.0 ** min(failures - 1, 16), LONGEST)
-        return max(longest * self._outside.dice(), after or 0.0)
+    async def _rest(self, failures: int, after: float | None) -> None:
+        longest = LAST if self._ending.is_set() else LONGEST
+        wait = min(SHORTEST * 2.0 ** min(failures - 1, 16), longest) * self._outside.dice()
+        if after or self._ending.is_set():
+            await self._outside.sleep(max(wait, after or 0.0))
+            return
+        both = [asyncio.ensure_future(self._outside.sleep(wait)), asyncio.ensure_future(self._ending.wait())]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
 
     # -- the end
 
     async def drain(self, seconds: float | None) -> None:
         """Until all is delivered or rejected, or the time is over; then the rest is undelivered."""
         self._sink.hurry()
+        self._ending.set()
         ending = asyncio.ensure_future(self._end())
         try:
             await asyncio.wait([ending], timeout=seconds)

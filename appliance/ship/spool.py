@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 class SpoolError(Exception):
     """The disk does not take it, or does not give it back; one line that says why."""
 
+    busy = False  # another process has it
+
 
 class Spooled(NamedTuple):
     number: int
@@ -157,8 +159,10 @@ class Spool:
         try:
             return work()
         except sqlite3.Error as error:
-            reason = "in use by another process" if "locked" in str(error) else str(error)
-            raise SpoolError(f"spool {self.path}: {reason}") from None
+            busy = "locked" in str(error)
+            fault = SpoolError(f"spool {self.path}: {'in use by another process' if busy else error}")
+            fault.busy = busy
+            raise fault from None
         except OSError as error:
             raise SpoolError(f"spool {self.path}: {error.strerror or error}") from None
 

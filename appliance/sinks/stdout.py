@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 from typing import Final
 
 from appliance.model import Batch
@@ -45,7 +46,10 @@ class StandardOutput:
             os.pwrite(_TURN, _WRITING, 0)
             view = memoryview(b"\n" + payload if torn == _WRITING else payload)
             while view:
-                view = view[os.write(self._fileno, view) :]
+                try:
+                    view = view[os.write(self._fileno, view) :]
+                except BlockingIOError:  # a pipe that somebody has made so: it is full
+                    select.select([], [self._fileno], [])
             os.ftruncate(_TURN, 0)
         finally:
             fcntl.lockf(_TURN, fcntl.LOCK_UN)

@@ -94,6 +94,7 @@ def test_more_than_it_can_take_is_named(lab: Build) -> None:
     assert "the ledger adds up" in said
     truth = {call[:3] for call in told(one)}
     flawed = {"gap", "orphan", "resynchronised", "head", "truncated", "unanswered"}
+    flawed |= {"unfinished"}  # wrk resets its connections at its end, in the middle of an answer
     for message in appliance.messages():
         call = (message.get("request_method", ""), _target(message), message.get("response_code", ""))
         flaws = message.get("custom_field:flaws", "")
@@ -196,7 +197,7 @@ def test_vnis_are_followed_in_their_file_and_those_not_selected_are_named(lab: B
         one.curl(first + "a", second + "b")
         appliance.wait_for("VNI 124 arrives and is not selected")
         held = one.start(
-            "client", "curl", "-s", "-o", "/dev/null", "--rate", "1/s", first + "before", "-o", "/dev/null",
+            "client", "curl", "-s", "-o", "/dev/null", "--rate", "20/m", first + "before", "-o", "/dev/null",
             first + "while", "-o", "/dev/null", first + "after", "-o", "/dev/null", first + "later",
         )  # fmt: skip
         time.sleep(0.5)
@@ -227,7 +228,7 @@ def test_rules_and_ports_change_in_their_files_without_losing_a_connection(
     url = "http://10.66.1.2/small?n="
     with one.appliance(**settings) as appliance:
         held = one.start(
-            "client", "curl", "-s", "-o", "/dev/null", "--rate", "1/s", url + "1", "-o", "/dev/null",
+            "client", "curl", "-s", "-o", "/dev/null", "--rate", "20/m", url + "1", "-o", "/dev/null",
             url + "2", "-o", "/dev/null", url + "3",
         )  # fmt: skip
         time.sleep(0.5)

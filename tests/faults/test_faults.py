@@ -209,6 +209,20 @@ def test_a_start_right_after_the_supervisor_was_killed_has_the_port(world: World
     assert one.said().count("the supervisor is gone; ") == len(workers)
 
 
+def test_a_start_right_after_the_supervisor_was_killed_has_the_spool(world: World) -> None:
+    world.database.mode = "fails with 500"
+    with world.service() as one:
+        world.mirror.burst(CALLS)
+        one.heard(CALLS)
+        one.process.kill()
+        one.process.wait(10)
+        with world.service(SNIFFER_DRAIN_SECONDS="20") as other:
+            world.database.mode = "takes"
+            counts = other.stop()
+    assert counts["restored"] + world.database.calls.total() - counts["delivered"] == CALLS
+    assert set(world.database.calls) == world.mirror.calls
+
+
 def test_rules_that_sinks_were_built_by_are_not_changed_under_them(world: World) -> None:
     rules = world.folder / "rules"
     rules.write_text("allow_http_url")

@@ -26,6 +26,7 @@ from examples.resurface import InvalidError, messages
 
 WAIT: Final = 30.0  # seconds for anything at all
 OUTER: Final = 42  # Ethernet, IPv4 and UDP headers of a frame of the load
+VNIS: Final = 64  # of a service that runs for long; a connection of each is over when its VNI comes again
 REQUEST: Final = re.compile(rb"(?:GET|POST) .*\r\nX-Request-Id: (\w+)", re.DOTALL)
 OUTCOMES: Final = (
     "delivered", "withheld", "rejected", "shed",
@@ -155,7 +156,8 @@ class Mirror:
     def burst(self, calls: int, seconds: float = 0.5) -> None:
         self._bursts += 1
         load = Load(calls, connections=20, disorder=0.0, seed=self._bursts)
-        header = struct.pack("!II", 0x08000000, self._bursts << 8)
+        vni = 1 + self._bursts % VNIS
+        header = struct.pack("!II", 0x08000000, vni << 8)
         frames = [frame.data for frame in load.frames()]
         requests = filter(None, map(REQUEST.search, frames))
         self.calls.update(found[1].decode() for found in requests)
@@ -225,7 +227,7 @@ class Service:
 
     def stop(self) -> dict[str, int]:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(WAIT)
+        self.process.wait(2 * WAIT)
         counts = self.counts()
         assert not re.search("Traceback|defect", self.said()), self.said()
         assert counts["messages"] + counts["copied"] + counts["restored"] == sum(

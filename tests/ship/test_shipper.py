@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.model import Batch
 from appliance.ship.outside import QUIET, Outside, Reports
-from appliance.ship.shipper import LONGEST, Shipper, ShipperOptions
+from appliance.ship.shipper import LAST, LONGEST, Shipper, ShipperOptions
 from appliance.ship.spool import Spool, SpoolError
 from appliance.sinks.base import Reject, Retry
 
@@ -71,6 +71,8 @@ class World:
             for batch in batches:
                 await self.shipper.put(batch)
                 assert self.taken_is_accounted_for(batches)
+            if seconds is None and batches:  # the end shortens the waits
+                await until(lambda: not self.sink.outcomes or not self.shipper.counts["message_queued"])
             await self.shipper.drain(seconds)
 
         asyncio.run(work())
@@ -478,3 +480,25 @@ def test_a_minute_of_failing_under_load_loses_nothing(tmp_path: Path) -> None:
         return {name: n for name, n in shipper.counts.items() if n and name.startswith("message")}
 
     assert asyncio.run(run()) == {"message_delivered": 180}
+
+
+def test_at_the_end_nobody_waits_a_minute_for_what_may_be_well_by_now() -> None:
+    async def run() -> list[float]:
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            await asyncio.sleep(0 if len(slept) != 7 else 3600)
+
+        sink = Sink([Retry("status 503")] * 9)
+        shipper = Shipper(
+            sink, ShipperOptions(in_flight=1), Outside(lambda: 0.0, lambda: 1.0, sleep, lambda _: None)
+        )
+        shipper.start()
+        await shipper.put(batch())
+        await until(lambda: len(slept) == 7)
+        await asyncio.wait_for(shipper.drain(None), 10)
+        assert len(sink.taken) == 1
+        return slept
+
+    assert asyncio.run(run()) == [1, 2, 4, 8, 16, 32, LONGEST, LAST, LAST]

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,22 @@ def test_a_closed_pipe_is_refused() -> None:
         send(write, b"x\n")
     os.close(write)
     os.ftruncate(stdout._TURN, 0)
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    payload = b"x" * 200_000 + b"\n"
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < len(payload):
+            got.extend(os.read(reading, 4096))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    asyncio.run(StandardOutput(writing).send(Batch(payload, 1, 0)))
+    thread.join(10)
+    assert bytes(got) == payload
+    os.close(reading)
+    os.close(writing)
