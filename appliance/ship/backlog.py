@@ -8,9 +8,14 @@ shed for want of room, so that nothing counts as both shed and delivered. ``call
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from appliance.model import Batch
 from appliance.ship.spool import Spool, Spooled, SpoolError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Backlog:
@@ -25,8 +30,7 @@ class Backlog:
 
     async def keep(self, batch: Batch) -> int:
         """How many calls, the oldest that wait or its own, had to go for want of room."""
-        async with self._disk:
-            shed = await asyncio.to_thread(self._spool.put, batch, self._given)
+        shed = await self._alone(self._spool.put, batch, self._given)
         self._note()
         self._changed.set()
         return shed
@@ -36,8 +40,7 @@ class Backlog:
         while True:
             self._changed.clear()
             try:
-                async with self._disk:
-                    found = await asyncio.to_thread(self._spool.first, self._given)
+                found = await self._alone(self._spool.first, self._given)
             except SpoolError:
                 self._over.set()
                 raise
@@ -49,8 +52,7 @@ class Backlog:
     async def done(self, found: Spooled) -> None:
         """SpoolError: it is still there, and will be sent again by whoever opens the spool next."""
         try:
-            async with self._disk:
-                await asyncio.to_thread(self._spool.remove, found.number)
+            await self._alone(self._spool.remove, found.number)
         except SpoolError:
             self._stuck += found.batch.count
             raise
@@ -60,6 +62,16 @@ class Backlog:
     async def over(self) -> None:
         """Waits until nothing is on disk that could still be sent."""
         await self._over.wait()
+
+    async def _alone(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """In a thread, which goes on where its task is cancelled: until then nobody else has the spool."""
+        async with self._disk:
+            job = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+            try:
+                return await asyncio.shield(job)
+            except asyncio.CancelledError:
+                await asyncio.wait([job])
+                raise
 
     def _note(self) -> None:
         if self._spool.calls > self._stuck:

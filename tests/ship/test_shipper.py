@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -502,3 +503,26 @@ def test_at_the_end_nobody_waits_a_minute_for_what_may_be_well_by_now() -> None:
         return slept
 
     assert asyncio.run(run()) == [1, 2, 4, 8, 16, 32, LONGEST, LAST, LAST]
+
+
+def test_a_send_that_is_cancelled_leaves_the_spool_to_nobody_else_before_its_thread_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[str] = []
+    first = Spool.first
+
+    def slow(self: Spool, after: int = 0) -> object:
+        inside.append("begins")
+        time.sleep(0.05)
+        found = first(self, after)
+        inside.append("is done")
+        return found
+
+    monkeypatch.setattr(Spool, "first", slow)
+
+    async def work(shipper: Shipper, _: Sink) -> None:
+        await until(lambda: bool(inside))
+        await shipper.drain(0.0)
+        assert inside == ["begins", "is done"]
+
+    assert spooled(tmp_path, [], work, in_flight=1) == {}
