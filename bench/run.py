@@ -7,6 +7,7 @@ other tools. Quote the ratios. The file is read from the page cache. Nothing her
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import resource
 import shutil
@@ -24,10 +25,14 @@ from isal import isal_zlib
 import appliance.model
 from appliance.ledger import Ledger
 from appliance.message import Messages
-from appliance.model import Frame
+from appliance.model import Batch, Frame
 from appliance.pipeline import Pipeline, PipelineOptions, Publication
 from appliance.rules.engine import Rules
 from appliance.rules.grammar import parse
+from appliance.ship.batch import Batcher
+from appliance.ship.spool import Spool
+from appliance.sinks.base import SinkOptions
+from appliance.sinks.lake import Lake
 from appliance.sinks.resurface import LEVEL
 from appliance.sources.pcap import CaptureFiles
 from appliance.tuning import GC_THRESHOLD
@@ -180,6 +185,51 @@ def _tcpflow(path: Path, folder: Path) -> float:
     return cpu_of_command(["tcpflow", "-a", "-o", str(out), "-r", str(path)], folder)
 
 
+def spooled(path: Path, batches: list[Batch]) -> None:
+    """Onto the disk and back again."""
+    spool = Spool(path, 1 << 40)
+    for batch in batches:
+        spool.put(batch)
+    while (found := spool.first()) is not None:
+        spool.remove(found.number)
+    spool.close()
+
+
+def laked(path: Path, batches: list[Batch]) -> None:
+    async def run() -> None:
+        sink = Lake(SinkOptions(lake_url=str(path)), together=len(batches))
+        sending = [asyncio.create_task(sink.send(batch)) for batch in batches]
+        await asyncio.sleep(0)
+        sink.hurry()  # no more will come
+        await asyncio.gather(*sending)
+        await sink.close()
+
+    asyncio.run(run())
+
+
+def shipping(folder: Path, rounds: int) -> None:
+    """What a spool and a lake cost beside what every sink costs."""
+    found = lines(folder / "load.pcap", "include debug")
+    batcher = Batcher(5 << 20, 1 << 62)
+    batches = [batch for batch in (*(batcher.add(line, 0) for line in found), batcher.flush()) if batch]
+    payloads = [batch.payload for batch in batches]
+    times = _interleaved(
+        {
+            "compression": lambda: cpu(lambda: compress(payloads)),
+            "JSON read again": lambda: cpu(lambda: [orjson.loads(line) and None for line in found]),
+            "spool, and back": lambda: cpu(lambda: spooled(folder / "spool.db", batches)),
+            "lake": lambda: cpu(lambda: laked(folder / "lake", batches)),
+        },
+        rounds,
+    )
+    print(
+        f"\nshipping: {len(found)} calls of {sum(map(len, payloads)) // len(found)} octets, us of CPU a call"
+    )
+    for name, values in times.items():
+        print(f"  {name:<22}{statistics.median(values) / len(found) * 1e6:>10.2f}")
+    shutil.rmtree(folder / "lake")
+
+
 def reading(folder: Path, rounds: int) -> None:
     path = folder / "load.pcap"
     frames = sum(len(batch) for batch in CaptureFiles([str(path)]))
@@ -250,6 +300,7 @@ def main() -> None:
             for mss in (1448, 8500):
                 measure(folder, Load(calls, vxlan=vxlan, mss=mss), rounds)
         reading(folder, rounds)
+        shipping(folder, rounds)
     print(flush=True)
     if not arguments.quick:  # each in a process of its own: what was measured before leaves its mark
         for which in ("million", "idle"):

@@ -23,7 +23,7 @@ from appliance.model import Batch
 OVERHEAD: Final = 4096  # octets charged for each batch: SQLite's pages are not filled to the last one
 RESERVE: Final = 64 << 20  # octets of the disk that stay free: without any, nothing could even be removed
 CHECKPOINT: Final = 64  # pages that the log may have: a part of the reserve, whatever is removed
-PAGE: Final = 16_384  # octets; batches are megabytes
+PAGE: Final = 32_768  # octets; batches are megabytes, and each page costs: a third less than with 16 KiB
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY AUTOINCREMENT, calls INTEGER NOT NULL, oldest INTEGER NOT NULL,
@@ -55,7 +55,7 @@ class Spool:
 
     def put(self, batch: Batch, spare: int = 0) -> int:
         """Keep it; how many calls had to go for it: the oldest behind number ``spare``, else its own."""
-        size = len(batch.payload) + OVERHEAD
+        size = _charge(len(batch.payload))
         if size > self._limit:
             return batch.count
         disk = self._try(lambda: os.statvfs(self.path.parent))
@@ -89,7 +89,9 @@ class Spool:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.0)
         try:
             database.execute(f"PRAGMA page_size = {PAGE}")
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # Free pages are used again, and neither tracked nor overwritten: that was half of all the work.
+            database.execute("PRAGMA auto_vacuum = NONE")
+            database.execute("PRAGMA secure_delete = OFF")
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
@@ -146,7 +148,9 @@ class Spool:
             self.calls, self.octets = before
             raise
         if not self.octets:  # the disk gets it back: only now, since moving what remains would cost a write
-            self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+            (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+            if free > CHECKPOINT:
+                self._database.executescript("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _forget(self, number: int) -> None:
         sql = "DELETE FROM batches WHERE number = ? RETURNING calls, octets"
@@ -165,6 +169,11 @@ class Spool:
             raise fault from None
         except OSError as error:
             raise SpoolError(f"spool {self.path}: {error.strerror or error}") from None
+
+
+def _charge(octets: int) -> int:
+    """What a batch takes on the disk, at most: small ones share pages, others have whole ones."""
+    return octets + OVERHEAD if octets <= PAGE // 4 else -(-octets // PAGE) * PAGE + OVERHEAD
 
 
 def adopt(folder: Path, sink: str, spools: Sequence[Spool]) -> list[str]:

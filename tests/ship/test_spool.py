@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.model import Batch
-from appliance.ship.spool import OVERHEAD, Spool, SpoolError, adopt
+from appliance.ship.spool import CHECKPOINT, OVERHEAD, PAGE, Spool, SpoolError, adopt
 from tests.support.disk import small_disk
 
 
@@ -198,3 +198,19 @@ def test_what_is_on_its_way_is_not_shed_for_want_of_room(tmp_path: Path) -> None
     assert spool.put(batch(5), spare=99) == 5, "all that is there is on its way: the new one goes"
     assert numbers(spool) == [1, 3, 4]
     assert spool.calls == 8
+
+
+@pytest.mark.parametrize("octets", [1, 5_000, 9_000, 20_000, 33_000, 70_000, 1_000_000])
+def test_the_disk_holds_no_more_than_is_charged_and_has_it_back(tmp_path: Path, octets: int) -> None:
+    path = tmp_path / "s.db"
+    spool = Spool(path, 1 << 30)
+    empty = path.stat().st_size
+    for n in range(1, 4 + 8_000_000 // (octets + OVERHEAD)):
+        spool.put(batch(n, octets))
+    spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size - empty <= spool.octets + PAGE
+    while (found := spool.first()) is not None:
+        spool.remove(found.number)
+    spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size <= empty + (CHECKPOINT + 1) * PAGE
+    spool.close()
