@@ -39,7 +39,7 @@ from appliance.settings import Settings, SettingsError
 from appliance.ship.batch import Batcher
 from appliance.ship.spool import Spool, SpoolError, adopt
 from appliance.sources.base import Capture, CaptureOptions
-from appliance.supervisor import Supervision, Supervisor, farewell, state_of
+from appliance.supervisor import NOT_DELIVERED, Supervision, Supervisor, farewell, state_of
 from appliance.tuning import GC_THRESHOLD
 from appliance.uploads import Live, Uploads, Way
 from appliance.values import ports_of
@@ -130,8 +130,7 @@ class Service:
         self._capture.close()
         if total.unbalanced():
             return UNBALANCED
-        lost = ("message_undelivered", "message_worker_lost", "frame_undrained")
-        return INCOMPLETE if any(total.tally[name] for name in lost) else OK
+        return INCOMPLETE if any(total.tally[name] for name in (*NOT_DELIVERED, "frame_undrained")) else OK
 
     def reselect(self) -> dict[str, Any]:
         """Read everything anew; ValueError: nothing has changed, and why."""
@@ -219,6 +218,9 @@ class Service:
             try:
                 return self._open_spool(sink, number)
             except SpoolError as error:
+                if error.full:  # capture goes on, and the sink may be well
+                    say(f"{error}; calls that {sink} does not take are shed")
+                    return None
                 if not error.busy or time.monotonic() >= until:
                     raise
             time.sleep(0.1)
@@ -232,7 +234,7 @@ class Service:
             for sink in self._sinks:
                 opened = [self._wait_for_spool(sink, number) for number in range(self._capture.workers)]
                 spools = [one for one in opened if one is not None]
-                for line in adopt(folder, sink, spools):
+                for line in adopt(folder, sink, spools) if spools else ():
                     say(line)
                 waiting = sum(one.calls for one in spools)
                 if waiting:

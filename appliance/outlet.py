@@ -29,7 +29,7 @@ from appliance.settings import Settings
 from appliance.ship.carrier import Carrier
 from appliance.ship.outside import Outside
 from appliance.ship.spool import Spool
-from appliance.sinks.base import SinkOptions, Traits
+from appliance.sinks.base import ROLL_SIZE, SinkOptions, Traits
 
 AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
 PRODUCT: Final = f"{AGENT} (vpc-mirror-appliance "
@@ -135,7 +135,7 @@ def carrier(  # noqa: PLR0913  # the parts
         routes.append(
             carriage.Route(
                 sink,
-                module.build(_sink_options(settings, found, name, say_of)),
+                module.build(_sink_options(settings, found, name, say_of, spools.get(sink))),
                 shipping.ShipperOptions(
                     settings.bundle_queue, in_flight=traits.in_flight, ahead=traits.keeps
                 ),
@@ -152,7 +152,11 @@ def _of(sink: str, report: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _sink_options(
-    settings: Settings, found: RuleSet, name: str, report: Callable[[str], None]
+    settings: Settings,
+    found: RuleSet,
+    name: str,
+    report: Callable[[str], None],
+    spool: Spool | None = None,
 ) -> SinkOptions:
     return SinkOptions(
         url=settings.url,
@@ -160,6 +164,8 @@ def _sink_options(
         agent=name,
         say=report,
         lake_url=settings.lake_url,
+        roll_size=min(ROLL_SIZE, spool.limit // 2) if spool else ROLL_SIZE,  # the spool has it meanwhile
+        roll_age=float(settings.lake_seconds),
         lake_max=settings.lake_max,
         lake_days=settings.lake_days,
         lake_reserve=settings.lake_reserve,

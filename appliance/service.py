@@ -49,7 +49,7 @@ INCOMPLETE: Final = 1  # a file was cut short, or is no capture; not all could b
 USAGE: Final = 2
 UNBALANCED: Final = 3  # a defect of ours
 INTERRUPTED: Final = 130
-_NOT_DELIVERED: Final = ("message_rejected", "message_spooled", "message_undelivered")
+_NOT_DELIVERED: Final = ("message_rejected", "message_spooled", "message_shed", "message_undelivered")
 PROGRESS_FROM: Final = 32 << 20  # octets of files that take long enough to ask how far it is
 
 

@@ -185,6 +185,15 @@ class Settings(BaseSettings):
         ),
         Field(ge=0, le=1 << 50),
     ] = Field(default=1 << 30, alias="SNIFFER_LAKE_RESERVE")
+    lake_seconds: Annotated[
+        int,
+        Doc(
+            SECONDS,
+            "How long a call waits at most for others to share its file: fewer and larger files, seen later.",
+            "600",
+        ),
+        Field(ge=1, le=900),
+    ] = Field(default=60, alias="SNIFFER_LAKE_SECONDS")
     mirror_vnis: Annotated[
         Vnis,
         Doc(

@@ -40,6 +40,7 @@ PAUSED: Final = 10.0  # seconds between two rounds that are not the workers' fau
 REPORT: Final = 60.0  # seconds between two reports of what was lost
 GRACE: Final = 2.0  # seconds beyond the time for the end before workers are killed
 MOST: Final = 5  # mirror sessions that are named with a loss
+NOT_DELIVERED: Final = ("message_rejected", "message_shed", "message_worker_lost", "message_undelivered")
 NAMED: Final = 256  # VNIs that are named in the log
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -400,7 +401,7 @@ def _ending(code: int) -> str:
 def farewell(total: Ledger) -> str:
     """What came, and what became of it, in a line."""
     tally = total.tally
-    undelivered = tally["message_undelivered"] + tally["message_worker_lost"] + tally["message_shed"]
+    undelivered = sum(tally[name] for name in NOT_DELIVERED)
     lost = tally["frame_kernel_dropped"] + tally["frame_worker_lost"] + tally["frame_undrained"]
     return (
         f"{tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "

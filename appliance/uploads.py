@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from appliance.ledger import BY_SINK, Ledger
+from appliance.ledger import BY_SINK, TABLE, Ledger
 from appliance.model import Batch, HttpExchange, Message
 from appliance.ship.batch import Batcher
 from appliance.ship.carrier import Carrier
@@ -25,6 +25,7 @@ OUTCOMES: Final = (
     "message_shed",
     "message_spooled",
 )
+OF_LAKES: Final = frozenset(name for name in TABLE if name.startswith("lake_"))  # what only one sink has
 ASKED: Final = 20.0  # seconds that are left for the rest once the user wants an end
 TICK: Final = 0.25  # seconds between two looks at what has waited long enough
 
@@ -100,6 +101,8 @@ class Uploads:
             for name in OUTCOMES:
                 row[name] = counts[name]
             row["message_restored"] = counts["message_restored"]
+            for name in OF_LAKES & counts.keys():
+                self._tally[name] = counts[name]
             row["message_queued"] = (
                 self._taken + counts["message_restored"] - sum(map(row.__getitem__, OUTCOMES))
             )

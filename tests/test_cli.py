@@ -550,6 +550,16 @@ def test_what_replay_cannot_send_in_time_waits_for_the_next_replay(
     assert said.endswith("the ledger adds up\n")
 
 
+def test_what_a_spool_has_no_room_for_is_an_error_of_replay(
+    capture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("USAGE_LOGGERS_RULES", "include debug\nallow_http_url")
+    monkeypatch.setenv("USAGE_LOGGERS_URL", "http://127.0.0.1:1/message")
+    monkeypatch.setenv("SNIFFER_SPOOL_DIR", str(tmp_path / "spool"))
+    monkeypatch.setattr("appliance.ship.spool._charge", lambda _: 1 << 40)
+    assert main(["replay", "--sink", "resurface", "--drain", "0", str(capture)]) == 1
+
+
 def test_replay_sends_to_several_sinks(
     capture: Path, database: tuple[Resurface, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

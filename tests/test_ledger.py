@@ -86,5 +86,6 @@ def test_every_reason_for_a_loss_of_octets_or_frames_is_in_an_identity() -> None
         "exchange_worker_lost",
         "http_event_late",
         "rule_timeouts",
+        "lake_shed_calls",
     }
     assert {name for name, entry in TABLE.items() if entry.lost} - summed == besides

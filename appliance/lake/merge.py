@@ -32,7 +32,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appliance.lake.files import PART, WRITING, Files, Hour, Turn, private, sync_folder, unveil, veil
+from appliance.lake.files import PART, WRITING, Files, Hour, Turn, full, private, sync_folder, unveil, veil
 from appliance.lake.rows import SCHEMA
 
 SMALL: Final = 4 << 20  # octets; what rolls by its size is larger, what rolls by its age is small
@@ -44,6 +44,10 @@ _EXCHANGE: Final = 2  # RENAME_EXCHANGE
 _HERE: Final = -100  # AT_FDCWD
 
 
+class CannotExchangeError(OSError):
+    """The file system has no hard links, or no exchange of folders."""
+
+
 class Merge:
     def __init__(self, files: Files, name: str) -> None:
         """``name``: unique to this process; what files are called begins with it."""
@@ -51,18 +55,21 @@ class Merge:
         self._name = name
         self._number = 0
         self._damaged: set[str] = set()
-        self.counts = {"lake_merged_hours": 0, "lake_merged_files": 0}
+        self.counts = {"lake_merged_files": 0}
 
     def all(self, now: float) -> None:
-        """Every hour that is due. Only with ``Turn.KEEPER``. OSError: the file system cannot."""
+        """Every hour that is due. Only with ``Turn.KEEPER``. CannotExchangeError: no hour of this lake."""
         for hour in self._files.hours():
             if hour.name not in self._damaged and self.due(hour, now):
                 try:
                     self.one(hour)
+                except CannotExchangeError:
+                    raise
                 except FileNotFoundError:  # shed meanwhile
                     continue
-                except pa.ArrowException:  # a file that is no Parquet of ours: the hour stays as it is
-                    self._damaged.add(hour.name)
+                except (OSError, ValueError, pa.ArrowException) as error:  # one that is no Parquet of ours
+                    if not (isinstance(error, OSError) and full(error)):
+                        self._damaged.add(hour.name)  # it stays as it is
 
     def due(self, hour: Hour, now: float) -> bool:
         small = [name for name, octets in hour.files if octets < SMALL]
@@ -91,15 +98,17 @@ class Merge:
                 found = {name for name, _ in self._files.hour(hour.name).files}
                 if not inputs <= found:  # shed meanwhile
                     return
-                for name in found - inputs:  # too large, or come meanwhile
-                    os.link(shown / name, hidden / (name + PART))
-                unveil(hidden)
-                sync_folder(hidden)
-                exchange(hidden, shown)
+                try:
+                    for name in found - inputs:  # too large, or come meanwhile
+                        os.link(shown / name, hidden / (name + PART))
+                    unveil(hidden)
+                    sync_folder(hidden)
+                    exchange(hidden, shown)
+                except OSError as error:
+                    raise CannotExchangeError(error.errno, error.strerror) from None
                 exchanged = True
                 veil(hidden)
                 sync_folder(shown.parent)
-            self.counts["lake_merged_hours"] += 1
             self.counts["lake_merged_files"] += len(inputs)
         finally:
             if not exchanged:  # else a reader may be listing it: the next look sweeps it

@@ -38,7 +38,8 @@ class Retention:
         self._bounds = bounds
         self._say = say
         self._octets: int | None = None  # in the lake as of the last look, and what we have written since
-        self.counts = {"lake_shed_rows": 0, "lake_shed_files": 0, "lake_shed_bytes": 0, "lake_shed_hours": 0}
+        self._fixed: set[str] = set()  # hours that cannot be deleted, as far as it was said
+        self.counts = {"lake_shed_calls": 0, "lake_shed_bytes": 0}
 
     def make_room(self, octets: int, spare: set[str]) -> None:
         """For so many octets in the folders ``spare``."""
@@ -73,20 +74,26 @@ class Retention:
         self._octets = sum(hour.octets for hour in self._files.hours())
         if self._octets > self._bounds.octets:
             for hour in self._candidates(spare):
-                self._shed(hour, f"the lake is larger than {self._bounds.octets} octets")
-                self._octets -= hour.octets
+                if self._shed(hour, f"the lake is larger than {self._bounds.octets} octets"):
+                    self._octets -= hour.octets
                 if self._octets <= self._bounds.octets:
                     return
 
     def _candidates(self, spare: set[str]) -> list[Hour]:
         return [hour for hour in self._files.hours()[:-1] if hour.name not in spare]
 
-    def _shed(self, hour: Hour, why: str) -> None:
+    def _shed(self, hour: Hour, why: str) -> bool:
+        """Whether it was there and is gone. What cannot be deleted is said, once, and holds up no other."""
         begin = time.monotonic()
         try:
             hidden = self._files.remove(hour.name)
         except FileNotFoundError:  # another process was faster, and has counted it
-            return
+            return False
+        except OSError as error:
+            if hour.name not in self._fixed:
+                self._fixed.add(hour.name)
+                self._say(f"{hour.name} cannot be deleted: {error.strerror}; {why}")
+            return False
         rows = octets = files = 0
         for path in hidden.glob("*.parquet" + PART):
             files += 1
@@ -96,9 +103,8 @@ class Retention:
             except (OSError, pa.ArrowException):  # damaged; its rows are not known
                 continue
         shutil.rmtree(hidden, ignore_errors=True)
-        self.counts["lake_shed_rows"] += rows
-        self.counts["lake_shed_files"] += files
+        self.counts["lake_shed_calls"] += rows
         self.counts["lake_shed_bytes"] += octets
-        self.counts["lake_shed_hours"] += 1
         took = time.monotonic() - begin
         self._say(f"{hour.name} shed, {why}: {rows} calls, {files} files, {octets} octets ({took:.1f} s)")
+        return True

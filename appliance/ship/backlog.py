@@ -25,12 +25,16 @@ class Backlog:
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         self._given = 0  # number of the last one handed out
-        self._stuck = 0  # calls that were sent and could not be removed
+        self._stuck: dict[int, int] = {}  # calls that were sent and could not be removed yet
         self._note()
+
+    def has_room(self, octets: int) -> bool:
+        """Whether so many find room without anything having to go."""
+        return self._spool.has_room(octets)
 
     async def keep(self, batch: Batch) -> int:
         """How many calls, the oldest that wait or its own, had to go for want of room."""
-        shed = await self._alone(self._spool.put, batch, self._given)
+        shed = await self._alone(lambda: self._spool.put(batch, self._given))  # as it is when it is our turn
         self._note()
         self._changed.set()
         return shed
@@ -50,12 +54,14 @@ class Backlog:
             await self._changed.wait()
 
     async def done(self, found: Spooled) -> None:
-        """SpoolError: it is still there, and will be sent again by whoever opens the spool next."""
+        """SpoolError: it is still there, and is sent again if nobody removes it before the next start."""
         try:
             await self._alone(self._spool.remove, found.number)
         except SpoolError:
-            self._stuck += found.batch.count
+            self._stuck[found.number] = found.batch.count
             raise
+        else:
+            self._stuck.pop(found.number, None)
         finally:
             self._note()
 
@@ -74,7 +80,7 @@ class Backlog:
                 raise
 
     def _note(self) -> None:
-        if self._spool.calls > self._stuck:
+        if self._spool.calls > sum(self._stuck.values()):
             self._over.clear()
         else:
             self._over.set()

@@ -116,8 +116,8 @@ class Carrier:
         return self.counts()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By sink; names of shipper.COUNTS."""
-        return {name: dict(shipper.counts) for name, shipper in self._shippers.items()}
+        """By sink; names of shipper.COUNTS, and the sink's own."""
+        return {name: {**one.counts, **one.sink_counts()} for name, one in self._shippers.items()}
 
     def _wait(self, future: Future[Any], give_up: Callable[[], bool]) -> bool:
         try:

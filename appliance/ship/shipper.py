@@ -20,9 +20,9 @@ octets in all and one batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from appliance.model import Batch
 from appliance.ship.backlog import Backlog
@@ -31,6 +31,8 @@ from appliance.ship.spool import Spool, Spooled, SpoolError
 from appliance.sinks.base import Reject, Retry, Sink
 
 SHORTEST: Final = 1.0  # seconds
+AGAIN: Final = 5.0  # seconds until the disk is asked again to remove what was sent
+_T = TypeVar("_T")
 LONGEST: Final = 60.0
 LAST: Final = 2.0  # at the end: nobody waits a minute for what may be well by now
 COUNTS: Final = (
@@ -68,24 +70,25 @@ class Shipper:
         self._octets = 0  # in the queue
         self._under_way = 0  # octets being sent
         self._lighter = asyncio.Event()
-        self._turns = asyncio.Lock(), asyncio.Lock()  # to take from the queue, from the spool
-        self._sending: dict[int, Batch] = {}  # of the queue
+        self._sending: dict[int, Batch] = {}  # of the queue, by number
+        self._number = 0
         self._late: list[Batch] = []  # come when there was no time left
         self._freed = asyncio.Event()
         self._ending = asyncio.Event()
-        self._workers: list[asyncio.Task[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._takers: list[asyncio.Task[None]] = []
+        self._sends: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._kept_octets = 0  # on their way to the disk
         self._reports = Reports(outside)
         self.counts = dict.fromkeys(COUNTS, 0)
+        self.sink_counts: Callable[[], Mapping[str, int]] = getattr(sink, "counts", dict)
         if spool is not None:
             self.counts["message_restored"] = self.counts["message_spooled"] = spool.calls
 
     def start(self) -> None:
-        senders = range(self._options.in_flight)
-        self._workers = [asyncio.create_task(self._work()) for _ in senders]
+        self._takers = [asyncio.create_task(self._empty_queue())]
         if self._backlog is not None:
-            self._workers += [asyncio.create_task(self._resend(self._backlog)) for _ in senders]
+            self._takers.append(asyncio.create_task(self._empty_spool(self._backlog)))
 
     # -- in
 
@@ -110,12 +113,12 @@ class Shipper:
         """For those who cannot wait: without room it goes to the spool, or is shed."""
         self.counts["message_queued"] += batch.count
         backlog, size = self._backlog, len(batch.payload)
-        by_disk = backlog is not None and (
-            not self._kept_octets or self._kept_octets + size <= self._options.octets
-        )
-        if not (by_disk and self._options.ahead) and self._has_room(batch):  # common case
+        if self._kept_octets and self._kept_octets + size > self._options.octets:
+            backlog = None  # too much waits for the disk
+        ahead = self._options.ahead and backlog is not None and backlog.has_room(self._kept_octets + size)
+        if not ahead and self._has_room(batch):  # common case
             self._enqueue(batch)
-        elif backlog is not None and by_disk:
+        elif backlog is not None:
             self._kept_octets += size
             self._task(self._keep(backlog, batch))
         else:
@@ -162,46 +165,66 @@ class Shipper:
 
     # -- out
 
-    async def _work(self) -> None:
+    async def _empty_queue(self) -> None:
+        slots = asyncio.Semaphore(self._options.in_flight)
         while True:
-            async with self._turns[0]:
-                await self._light()
-                batch = await self._queue.get()
-                self._under_way += len(batch.payload)
+            await slots.acquire()
+            await self._light()
+            batch = await self._queue.get()
             self._octets -= len(batch.payload)
+            self._under_way += len(batch.payload)
             self._freed.set()
-            self._sending[id(batch)] = batch
-            reason = await self._deliver(batch)
-            del self._sending[id(batch)]
-            self.counts["message_queued"] -= batch.count
-            self.counts[reason] += batch.count
-            self._queue.task_done()
+            self._number += 1
+            self._sending[self._number] = batch
+            self._send(self._new(self._number, batch), slots)
 
-    async def _resend(self, backlog: Backlog) -> None:
-        """What is on disk, oldest first."""
+    async def _new(self, number: int, batch: Batch) -> None:
+        reason = await self._deliver(batch)
+        del self._sending[number]
+        self.counts["message_queued"] -= batch.count
+        self.counts[reason] += batch.count
+        self._queue.task_done()
+
+    async def _empty_spool(self, backlog: Backlog) -> None:
+        """Oldest first."""
+        slots = asyncio.Semaphore(self._options.in_flight)
         while True:
-            async with self._turns[1]:
-                await self._light()
+            await slots.acquire()
+            await self._light()
+            while True:
                 try:
                     found = await backlog.next()
+                    break
                 except SpoolError as error:
                     self._reports.add(str(error))
                     await self._outside.sleep(LONGEST)
-                    continue
-                self._under_way += len(found.batch.payload)
-            reason = await self._deliver(found.batch)
-            await asyncio.shield(self._task(self._settle(backlog, found, reason)))  # all of it, or nothing
+            self._under_way += len(found.batch.payload)
+            self._send(self._old(backlog, found), slots)
 
-    async def _settle(self, backlog: Backlog, found: Spooled, reason: str) -> None:
+    async def _old(self, backlog: Backlog, found: Spooled) -> None:
+        reason = await self._deliver(found.batch)
+        while not await asyncio.shield(
+            self._task(self._settle(backlog, found, reason))
+        ):  # whole or not at all
+            await self._outside.sleep(AGAIN)
+
+    def _send(self, work: Coroutine[None, None, None], slots: asyncio.Semaphore) -> None:
+        task = asyncio.create_task(work)
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
+        task.add_done_callback(lambda _: slots.release())
+
+    async def _settle(self, backlog: Backlog, found: Spooled, reason: str) -> bool:
         try:
             await backlog.done(found)
         except SpoolError as error:
             self._reports.add(f"{error}: calls that were sent stay in it, and may be sent once more")
-        else:
-            self.counts["message_spooled"] -= found.batch.count
-            self.counts[reason] += found.batch.count
+            return False
+        self.counts["message_spooled"] -= found.batch.count
+        self.counts[reason] += found.batch.count
+        return True
 
-    def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _task(self, work: Coroutine[None, None, _T]) -> asyncio.Task[_T]:
         """One that is waited for at the end."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -267,9 +290,10 @@ class Shipper:
             await asyncio.wait([ending], timeout=seconds)
         finally:
             ending.cancel()
-        for task in self._workers:
+        for task in (*self._takers, *self._sends):
             task.cancel()
-        await asyncio.gather(ending, *self._workers, *self._tasks, return_exceptions=True)
+        await asyncio.gather(ending, *self._takers, *self._sends, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._backlog is not None:
             for batch in self._left():
                 await self._store(self._backlog, batch)

@@ -11,6 +11,7 @@ One process a file: the lock is held as long as the spool is open. Bounds: ``lim
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -36,7 +37,11 @@ _T = TypeVar("_T")
 class SpoolError(Exception):
     """The disk does not take it, or does not give it back; one line that says why."""
 
-    busy = False  # another process has it
+    def __init__(self, text: str, *, busy: bool = False, full: bool = False) -> None:
+        """``busy``: another process has it; ``full``: the disk is, which may pass."""
+        super().__init__(text)
+        self.busy = busy
+        self.full = full
 
 
 class Spooled(NamedTuple):
@@ -48,7 +53,7 @@ class Spool:
     def __init__(self, path: Path, limit: int) -> None:
         """Raises SpoolError: no such folder, not ours to write, another process's, or damaged."""
         self.path = path
-        self._limit = limit
+        self.limit = limit
         self.calls = 0
         self.octets = 0
         self._database = self._try(self._open)
@@ -56,12 +61,15 @@ class Spool:
     def put(self, batch: Batch, spare: int = 0) -> int:
         """Keep it; how many calls had to go for it: the oldest behind number ``spare``, else its own."""
         size = _charge(len(batch.payload))
-        if size > self._limit:
+        if size > self.limit:
             return batch.count
         disk = self._try(lambda: os.statvfs(self.path.parent))
         if disk.f_bavail * disk.f_frsize < size + RESERVE:
-            raise SpoolError(f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB")
+            raise SpoolError(f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB", full=True)
         return self._try(lambda: self._put(batch, size, spare))
+
+    def has_room(self, octets: int) -> bool:
+        return self.octets + _charge(octets) <= self.limit
 
     def first(self, after: int = 0) -> Spooled | None:
         """The oldest that was put after the one of that number."""
@@ -113,7 +121,7 @@ class Spool:
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            while self.octets + size > self._limit:
+            while self.octets + size > self.limit:
                 row = self._database.execute(_OLDEST, (spare,)).fetchone()
                 if row is None:  # all that is here is on its way
                     self._database.execute("ROLLBACK")
@@ -164,11 +172,12 @@ class Spool:
             return work()
         except sqlite3.Error as error:
             busy = "locked" in str(error)
-            fault = SpoolError(f"spool {self.path}: {'in use by another process' if busy else error}")
-            fault.busy = busy
-            raise fault from None
+            why = "in use by another process" if busy else str(error)
+            full = getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+            raise SpoolError(f"spool {self.path}: {why}", busy=busy, full=full) from None
         except OSError as error:
-            raise SpoolError(f"spool {self.path}: {error.strerror or error}") from None
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise SpoolError(f"spool {self.path}: {error.strerror or error}", full=full) from None
 
 
 def _charge(octets: int) -> int:
@@ -190,10 +199,15 @@ def adopt(folder: Path, sink: str, spools: Sequence[Spool]) -> list[str]:
             continue
         target = spools[number % len(spools)]
         moved, shed = other.calls, 0
-        while (found := other.first()) is not None:
-            shed += target.put(found.batch)
-            other.remove(found.number)
-        other.close()
+        try:
+            while (found := other.first()) is not None:
+                shed += target.put(found.batch)
+                other.remove(found.number)
+        except SpoolError as error:
+            lines.append(f"{error}: {other.calls} calls stay in {path.name} until the next start")
+            continue
+        finally:
+            other.close()
         for leftover in folder.glob(f"{path.name}*"):
             leftover.unlink()
         lines.append(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from appliance.model import Batch
+
+ROLL_SIZE: Final = 64 << 20  # octets of lines; about 4 to 10 MiB of Parquet
 
 
 class Traits(NamedTuple):
@@ -35,7 +37,7 @@ class SinkOptions:
     agent: str = ""  # name of the program, for a User-Agent
     say: Callable[[str], None] = _quietly
     lake_url: str = ""
-    roll_size: int = 64 << 20  # octets of lines that become one file; about 4 to 10 MiB of Parquet
+    roll_size: int = ROLL_SIZE  # octets of lines that become one file
     roll_age: float = 60.0  # seconds that a call waits for company in its file
     lake_max: int = 0  # octets of a local lake; 0: as the disk allows
     lake_days: int = 0  # 0: for ever
@@ -57,6 +59,8 @@ class Reject(Exception):  # noqa: N818  # same
 
 
 class Sink(Protocol):
+    """May have ``counts() -> Mapping[str, int]`` of its own, by names of ledger.TABLE."""
+
     async def send(self, batch: Batch, /) -> None: ...
     def hurry(self) -> None: ...
     async def close(self) -> None: ...

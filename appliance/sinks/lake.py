@@ -31,13 +31,13 @@ import pyarrow as pa
 
 from appliance.lake.bucket import Bucket, refusal
 from appliance.lake.files import Files, Turn, encode, folder, full
-from appliance.lake.merge import Merge
+from appliance.lake.merge import CannotExchangeError, Merge
 from appliance.lake.retention import Bounds, Retention
 from appliance.lake.rows import Rows, by_hour
 from appliance.model import Batch
 from appliance.sinks.base import Retry, SinkOptions, Traits
 
-TRAITS: Final = Traits(in_flight=64, keeps=True)
+TRAITS: Final = Traits(in_flight=1024, keeps=True)  # with few calls, a batch a second for roll_age
 KEEPING: Final = 60.0  # seconds between two looks at what is to be merged or shed
 _S3: Final = "s3://"
 
@@ -78,7 +78,8 @@ class Local:
                 raise
             self._retention.make_room(2 * octets, folders)  # another writer was faster
             self._files.publish(files)
-        self._retention.wrote(octets, folders)
+        with suppress(OSError):  # the rows are there, whatever becomes of older ones
+            self._retention.wrote(octets, folders)
 
     def keep(self, now: float) -> None:
         """By one process at a time."""
@@ -90,10 +91,11 @@ class Local:
                     self._merge.all(now)
         except BlockingIOError:
             return
-        except (OSError, pa.ArrowException) as error:
-            if not (isinstance(error, OSError) and full(error)):
-                self._merge = None
-                self._say(f"small files stay as they are: {_words(error)}")
+        except CannotExchangeError as error:
+            self._merge = None
+            self._say(f"small files stay as they are: {_words(error)}")
+        except Exception as error:  # noqa: BLE001  # next time; nothing here may stop the lake
+            self._say(f"not looked after this time: {_words(error)}")
 
     def reason(self, error: Exception) -> str:
         if isinstance(error, PermissionError):
@@ -146,9 +148,8 @@ class Lake:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._counts = {"lake_files": 0, "lake_rows": 0, "lake_bytes": 0}
+        self._counts = {"lake_files": 0, "lake_bytes": 0}
 
-    @property
     def counts(self) -> dict[str, int]:
         return self._counts | (self._store.counts if self._store is not None else {})
 
@@ -242,7 +243,6 @@ class Lake:
             files.append((folder(hour), f"{self._name}-{self._number:06d}.parquet", encode(part)))
         store.publish(files)
         self._counts["lake_files"] += len(files)
-        self._counts["lake_rows"] += len(table)
         self._counts["lake_bytes"] += sum(each.size for _, _, each in files)
 
     def _opened(self) -> Store:

@@ -102,6 +102,8 @@ def test_what_the_database_refuses_is_said_and_not_sent_again(world: World) -> N
         one.heard(CALLS + 100)
         counts = one.stop()
     assert (counts["rejected"], counts["delivered"]) == (CALLS, 100)
+    assert one.process.returncode == 1
+    assert f"{CALLS} not delivered" in one.said().splitlines()[-1]
     world.delivered(counts)
     assert "status 413: refused, not sent again" in one.said()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import duckdb
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from appliance.lake import merge as merging
@@ -53,9 +55,9 @@ def test_small_files_become_one(files: Files) -> None:
     merge = Merge(files, "m")
     merge.all(LATER)
     assert (count(files.root), found(files.root)) == (1, [0, 1, 2, 3, 4])
-    assert merge.counts == {"lake_merged_hours": 1, "lake_merged_files": 5}
+    assert merge.counts == {"lake_merged_files": 5}
     merge.all(LATER + SETTLED * 2)
-    assert merge.counts["lake_merged_hours"] == 1  # nothing left to do
+    assert merge.counts == {"lake_merged_files": 5}  # nothing left to do
 
 
 def test_hour_that_is_not_settled_stays(files: Files) -> None:
@@ -190,7 +192,7 @@ def test_oldest_hours_go_first_for_size(files: Files) -> None:
     retention = Retention(files, Bounds(octets=most), said.append)
     retention.keep(LATER)
     assert found(files.root) == [3, 4, 5]
-    assert retention.counts["lake_shed_rows"] == retention.counts["lake_shed_files"] == 3
+    assert retention.counts["lake_shed_calls"] == 3
     assert [words.split()[0] for words in said] == [
         NAME,
         "date=2023-11-14/hour=23",
@@ -233,3 +235,55 @@ def test_foreign_files_and_folders_are_left_alone(files: Files) -> None:
     files.sweep()
     assert (files.root / "date=x" / "hour=22").is_dir()
     assert (files.root / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damage", ["other columns", "more columns", "no thrift", "cut"])
+def test_a_file_that_is_not_ours_leaves_its_hour_as_it_is_and_holds_up_no_other(
+    files: Files, damage: str
+) -> None:
+    put(files, 1, 2)
+    put(files, 3, 4, hour=HOUR + 1)
+    folder_ = files.root / NAME
+    good = next(folder_.glob("*.parquet")).read_bytes()
+    strange = {
+        "other columns": lambda: written(pa.table({"a": [1]})),
+        "more columns": lambda: written(pq.read_table(pa.BufferReader(good)).append_column("b", [["x"]])),
+        "no thrift": lambda: good[:-60] + bytes(52) + good[-8:],
+        "cut": lambda: good[: len(good) // 2],
+    }[damage]()
+    (folder_ / "strange-1.parquet").write_bytes(strange)
+    os.utime(folder_ / "strange-1.parquet", (LATER - SETTLED, LATER - SETTLED))
+    merge = Merge(files, "m")
+    merge.all(LATER)
+    merge.all(LATER)
+    assert len(list(folder_.glob("*.parquet"))) == 3
+    assert len(list((files.root / "date=2023-11-14/hour=23").glob("*.parquet"))) == 1
+    assert not list(files.root.glob(".merge*hour=22*"))
+
+
+def written(table: pa.Table) -> bytes:
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out)
+    return bytes(out.getvalue())
+
+
+def test_an_hour_that_cannot_be_deleted_is_said_once_and_holds_up_no_other(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        put(files, i, hour=HOUR + i)
+    remove = Files.remove
+
+    def refuses(self: Files, name: str) -> Path:
+        if name == NAME:
+            raise PermissionError(13, "Permission denied")
+        return remove(self, name)
+
+    monkeypatch.setattr(Files, "remove", refuses)
+    said: list[str] = []
+    retention = Retention(files, Bounds(octets=1), said.append)
+    for _ in range(3):
+        retention.wrote(1, set())
+    assert [hour.name for hour in files.hours()] == [NAME, "date=2023-11-15/hour=01"]
+    assert sum("cannot be deleted: Permission denied" in line for line in said) == 1
+    assert retention.counts["lake_shed_calls"] == 2

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.model import Batch
+from appliance.ship.backlog import Backlog
 from appliance.ship.outside import QUIET, Outside, Reports
 from appliance.ship.shipper import LAST, LONGEST, Shipper, ShipperOptions
-from appliance.ship.spool import Spool, SpoolError
+from appliance.ship.spool import OVERHEAD, Spool, SpoolError
 from appliance.sinks.base import Reject, Retry
 
 Outcome = Exception | None
@@ -421,6 +422,71 @@ def test_no_more_is_under_way_than_allowed(tmp_path: Path) -> None:
         await shipper.drain(None)
 
     assert spooled(tmp_path, [], work, in_flight=16, sending=250) == {"message_delivered": 1000}
+
+
+def test_what_was_sent_is_removed_as_soon_as_the_disk_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(shipper: Shipper, _: Sink) -> None:
+        shipper.leave(batch(3))
+        await shipper.drain(0.0)
+
+    spooled(tmp_path, [], ends)
+    refusals = 3
+    remove = Spool.remove
+
+    def sometimes(self: Spool, number: int) -> int:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise SpoolError("spool: database or disk is full", full=True)
+        return remove(self, number)
+
+    monkeypatch.setattr(Spool, "remove", sometimes)
+    monkeypatch.setattr("appliance.ship.shipper.AGAIN", 0.001)
+
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        assert sink.open is not None
+        sink.open.set()
+        await until(lambda: not shipper.counts["message_spooled"])
+        await shipper.drain(None)
+        assert len(sink.taken) == 1, "and not sent again"
+
+    assert spooled(tmp_path, [], work) == {"message_restored": 3, "message_delivered": 3}
+
+
+def test_what_is_handed_out_while_another_waits_for_the_disk_is_not_shed(tmp_path: Path) -> None:
+    async def run() -> None:
+        spool = Spool(tmp_path / "s.db", 2 * (1000 + OVERHEAD))
+        backlog = Backlog(spool)
+        for n in (1, 2):
+            await backlog.keep(Batch(b"x" * 1000, n, 0))
+        handing, keeping = (
+            asyncio.ensure_future(backlog.next()),
+            asyncio.ensure_future(backlog.keep(Batch(b"y" * 1000, 4, 0))),
+        )
+        found = await handing
+        assert (found.batch.count, await keeping) == (1, 2), "the one that waits goes, not the one on its way"
+        await backlog.done(found)
+        assert spool.calls == 4
+        spool.close()
+
+    asyncio.run(run())
+
+
+def test_a_sink_that_keeps_long_does_not_make_a_small_spool_shed(tmp_path: Path) -> None:
+    """What has no room on the disk waits in the queue, as without a spool."""
+
+    async def work(shipper: Shipper, sink: Sink) -> None:
+        for _n in range(6):
+            shipper.offer(Batch(b"x" * 400_000, 1, 0))  # of 1 MiB
+        await until(lambda: shipper.counts["message_spooled"] == 2)
+        assert shipper.counts["message_shed"] == 0
+        assert sink.open is not None
+        sink.open.set()
+        await shipper.drain(None)
+
+    assert spooled(tmp_path, [], work, ahead=1) == {"message_delivered": 6}
 
 
 def test_what_is_sent_and_cannot_be_removed_does_not_hold_up_the_end(
