@@ -55,6 +55,7 @@ JGE: Final = 0x35
 JSET: Final = 0x45
 RET: Final = 0x06
 RET_A: Final = 0x16
+XOR_X: Final = 0xAC
 TAX: Final = 0x07
 TXA: Final = 0x87
 
@@ -73,9 +74,9 @@ _FRAGMENT: Final = 0x3FFF  # more fragments, or an offset
 _TUNNEL_OCTETS: Final = 8  # of a VXLAN header, and of a GENEVE header without options
 _VXLAN_I: Final = 0x08
 
-# Knuth's multiplicative hashing: 2**32 / golden ratio, and another odd number for the ports.
-_GOLDEN: Final = 0x9E3779B1
-_PORTS: Final = 0x85EBCA6B
+# 2**32 / golden ratio, for the ports, and the finalizer of MurmurHash3 (fmix32).
+_PORTS: Final = 0x9E3779B1
+_MIX: Final = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))
 
 _SUM: Final = 0  # scratch: sum of the addresses
 _AT: Final = 1  # scratch: where the IP header begins
@@ -270,8 +271,12 @@ def _hash(asm: Assembler, workers: int) -> None:
     asm.go("mix")
     asm.label("addresses only")
     asm.add(LD_MEM, _SUM)
-    asm.label("mix")
-    asm.add(MUL, _GOLDEN)
+    asm.label("mix")  # all bits into all bits, else connections with ports in a row go to one worker
+    for shift, factor in _MIX:
+        asm.add(TAX)
+        asm.add(RSH, shift)
+        asm.add(XOR_X)
+        asm.add(MUL, factor)
     asm.add(RSH, 16)
     asm.add(MOD, workers)
     asm.add(RET_A)

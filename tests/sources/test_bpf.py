@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -128,6 +129,27 @@ def test_both_directions_of_a_connection_come_to_one_worker(
         assert len(where) == 1
         used |= where
     assert used == set(range(workers))
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize(
+    "flow",
+    [
+        lambda n: ("10.0.0.1", "10.1.0.1", 30000 + n, 8080),
+        lambda n: ("10.0.0.1", "10.1.0.1", 32768 + 2 * n, 443),
+        lambda n: (f"10.0.0.{n % 20}", f"10.1.0.{n % 4}", 30000 + n, 8080),
+        lambda n: (f"10.0.0.{n}", "10.1.0.1", 40000, 80),
+        lambda n: ("10.0.0.1", f"10.1.{n}.0", 40000, 80),
+    ],
+    ids=["ports in a row", "even ports", "several of each", "clients in a row", "subnets in a row"],
+)
+def test_connections_in_a_row_are_shared_out(group: type[Group], flow, workers: int) -> None:
+    one = group(workers, bpf.steering(workers, ALL, geneve=False))
+    shares = Counter(
+        one.where(vxlan(ethernet(ipv4(a, b, tcp(client, server)))))
+        for a, b, client, server in (flow(n) for n in range(200))
+    )
+    assert all(shares[n] > 200 / workers * 0.6 for n in range(workers)), shares
 
 
 @given(st.binary(max_size=80), st.integers(1, 8))
