@@ -9,6 +9,7 @@ import argparse
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -170,8 +171,8 @@ def _add_run(commands: Commands) -> None:
         description="Capture by SNIFFER_ENGINE and send to SNIFFER_SINKS. SIGTERM or Ctrl-C stops in order; "
         "SIGHUP reads VNIs, ports and rules anew; SIGUSR1 prints the ledger.",
         allow_abbrev=False,
-        epilog="Exit codes: 0 stopped, and all was delivered; 1 not all was; 2 usage, settings, rules or no "
-        "capture; 3 the ledger does not add up (a defect, please report it).",
+        epilog="Exit codes: 0 stopped, and all was delivered or is in the spool; 1 not all was; "
+        "2 usage, settings, rules or no capture; 3 the ledger does not add up (a defect, please report it).",
     )
     one.add_argument("--summary", action="store_true", help="print the ledger to standard error at the end")
     one.set_defaults(run=_run)
@@ -262,6 +263,10 @@ def run() -> NoReturn:
         sys.stderr.flush()
     except OSError:  # else the interpreter tries again, and its failure would be our exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if threading.active_count() > 1:  # a resolver or an S3 that does not answer: the end would wait for it
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -26,6 +26,7 @@ from appliance.outlet import (
     agent,
     carrier,
     prepare,
+    prepared,
     publication,
     say,
     spool,
@@ -49,7 +50,6 @@ OK: Final = 0
 INCOMPLETE: Final = 1
 UNBALANCED: Final = 3
 LEFT_ALONE: Final = 1.0  # seconds for the end of a worker without supervisor: the next one needs its spool
-PATIENCE: Final = 4.0  # seconds that a spool may be in such a worker's hands at the start
 _ENGINES: Final = {"mirror": "udp", "live": "afpacket"}  # sources
 _LATER: Final = {
     "k8s": "SNIFFER_ENGINE=k8s is not there yet; use live on the node, with NET_DEVICE",
@@ -213,17 +213,7 @@ class Service:
         return spool(self._settings, sink, f"worker-{number}", workers * len(self._sinks))
 
     def _wait_for_spool(self, sink: str, number: int) -> Spool | None:
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self._open_spool(sink, number)
-            except SpoolError as error:
-                if error.full:  # capture goes on, and the sink may be well
-                    say(f"{error}; calls that {sink} does not take are shed")
-                    return None
-                if not error.busy or time.monotonic() >= until:
-                    raise
-            time.sleep(0.1)
+        return prepared(lambda: self._open_spool(sink, number), sink)
 
     def _prepare_spools(self) -> None:
         """What cannot work stops the start; what more workers once left is for those there are."""

@@ -28,7 +28,7 @@ from appliance.rules.grammar import RuleSet
 from appliance.settings import Settings
 from appliance.ship.carrier import Carrier
 from appliance.ship.outside import Outside
-from appliance.ship.spool import Spool
+from appliance.ship.spool import Spool, SpoolError, set_aside
 from appliance.sinks.base import ROLL_SIZE, SinkOptions, Traits
 
 AGENT: Final = "Resurface/3.3.2"  # the version of the protocol, as the predecessor's library has it
@@ -36,6 +36,7 @@ PRODUCT: Final = f"{AGENT} (vpc-mirror-appliance "
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 BUNDLE_WAIT: Final = NANOSECONDS  # as the predecessor: a call waits for others a second at most
 NEEDS_URL: Final = "resurface"
+PATIENCE: Final = 4.0  # seconds that a worker whose supervisor was killed may still have a spool
 
 
 class Refusal(Exception):  # noqa: N818  # not a fault of ours
@@ -114,6 +115,24 @@ def spool(settings: Settings, sink: str, place: str, shares: int = 1) -> Spool |
     if not settings.spool_dir:
         return None
     return Spool(Path(settings.spool_dir) / f"{sink}-{place}.db", settings.spool_max // shares)
+
+
+def prepared(open_it: Callable[[], Spool | None], sink: str) -> Spool | None:
+    """What stands in its way and is not the user's to mend before the start does not stop it. SpoolError."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return open_it()
+        except SpoolError as error:
+            if error.full:  # capture goes on, and the sink may be well
+                say(f"{error}; calls that {sink} does not take are shed")
+                return None
+            if error.damaged and error.path is not None:
+                say(f"{error}; set aside as {set_aside(error.path)}: what it holds is not sent")
+                continue
+            if not error.busy or time.monotonic() >= until:
+                raise
+        time.sleep(0.1)
 
 
 def carrier(  # noqa: PLR0913  # the parts

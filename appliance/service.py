@@ -27,6 +27,7 @@ from appliance.outlet import (
     carrier,
     engine,
     prepare,
+    prepared,
     publication,
     rules,
     say,
@@ -162,7 +163,11 @@ def _way(settings: Settings, found: RuleSet, request: Replay, name: str, interru
     """What is not delivered in time waits in a spool for the next replay, or run."""
     prepare(settings, found, request.sinks)
     try:
-        spools = {sink: spool(settings, sink, "replay", len(request.sinks)) for sink in request.sinks}
+        shares = len(request.sinks)
+        spools = {
+            sink: prepared(lambda sink=sink: spool(settings, sink, "replay", shares), sink)  # type: ignore[misc]
+            for sink in request.sinks
+        }
     except SpoolError as error:
         raise Refusal([f"SNIFFER_SPOOL_DIR: {error}"]) from None
     return Patient(

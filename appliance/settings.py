@@ -29,7 +29,7 @@ from appliance.variables import FAMILY, OCTETS, SECONDS, Doc, Row, rows, unknown
 _GENEVE: Final = "SNIFFER_MIRROR_GENEVEPORT"  # the only one that means something when it is empty
 LIST_LIMIT: Final = 1 << 20  # octets of a file with VNIs or ports
 _SEPARATOR: Final = re.compile(r"[,\s]+")
-_SECRETS: Final = frozenset({"USAGE_LOGGERS_URL"})  # may carry a password: never shown
+_SECRETS: Final = frozenset({"USAGE_LOGGERS_URL", "SNIFFER_LAKE_URL"})  # may carry a password: never shown
 _NEVER_READ: Final = {"USAGE_LOGGERS_DISABLED": "USAGE_LOGGERS_DISABLE"}  # what templates set in vain
 
 

@@ -401,10 +401,12 @@ def _ending(code: int) -> str:
 def farewell(total: Ledger) -> str:
     """What came, and what became of it, in a line."""
     tally = total.tally
-    undelivered = sum(tally[name] for name in NOT_DELIVERED)
     lost = tally["frame_kernel_dropped"] + tally["frame_worker_lost"] + tally["frame_undrained"]
-    return (
-        f"{tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
-        f"{tally['message_delivered']} delivered, {tally['message_spooled']} in the spool, "
-        f"{undelivered} not delivered"
-    )
+    rows = {f"{sink}: ": row for sink, row in total.sinks.items()} if len(total.sinks) > 1 else {"": tally}
+    outcomes = [
+        f"{sink}{row['message_delivered']} delivered, {row['message_spooled']} in the spool, "
+        f"{sum(row[name] for name in NOT_DELIVERED)} not delivered"
+        for sink, row in rows.items()
+    ]
+    came = f"{tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
+    return came + "; ".join(outcomes)

@@ -141,9 +141,6 @@ def test_host_is_dyno_or_the_machines_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("SNIFFER_MIRROR_VXLANPORT", "4789,14789"),
         ("SNIFFER_SINKS", "resurface,s3"),
         ("SNIFFER_SINKS", "base"),
-        ("SNIFFER_LAKE_URL", "http://bucket/x"),
-        ("SNIFFER_LAKE_URL", "s3://B"),
-        ("SNIFFER_LAKE_URL", "s3://bucket/a?b"),
         ("SNIFFER_LAKE_DAYS", "-1"),
     ],
 )
@@ -158,7 +155,7 @@ def test_a_bad_value_is_refused_in_one_line_that_says_what_is_accepted(
 def test_octets_that_are_no_text_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = refused(monkeypatch, **{name: os.fsdecode(b"\xff\xfe")})
     assert len(lines) == 1
-    shown = "***" if name == "USAGE_LOGGERS_URL" else "'\\udcff\\udcfe'"  # it may carry a password
+    shown = "***" if name.endswith("_URL") else "'\\udcff\\udcfe'"  # it may carry a password
     assert lines[0].startswith(f"{name}={shown}: accepts ")
 
 
@@ -251,3 +248,10 @@ def test_without_sinks_named_a_database_or_a_lake_is_meant(monkeypatch: pytest.M
     assert load().sink_names() == ("resurface",)
     monkeypatch.setenv("SNIFFER_SINKS", " stdout, lake,stdout")
     assert load().sink_names() == ("stdout", "lake")
+
+
+@pytest.mark.parametrize("url", ["http://bucket/x", "s3://B", "s3://bucket/a?b", "s3://KEY:SECRET@bucket/x"])
+def test_what_is_no_lake_is_refused_without_its_secrets(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(monkeypatch, SNIFFER_LAKE_URL=url) == [
+        "SNIFFER_LAKE_URL=***: accepts a folder, or `s3://bucket/prefix`"
+    ]

@@ -81,11 +81,13 @@ class Shipper:
         self._kept_octets = 0  # on their way to the disk
         self._reports = Reports(outside)
         self.counts = dict.fromkeys(COUNTS, 0)
+        self._begin: Callable[[], None] = getattr(sink, "begin", lambda: None)
         self.sink_counts: Callable[[], Mapping[str, int]] = getattr(sink, "counts", dict)
         if spool is not None:
             self.counts["message_restored"] = self.counts["message_spooled"] = spool.calls
 
     def start(self) -> None:
+        self._begin()
         self._takers = [asyncio.create_task(self._empty_queue())]
         if self._backlog is not None:
             self._takers.append(asyncio.create_task(self._empty_spool(self._backlog)))

@@ -37,11 +37,13 @@ _T = TypeVar("_T")
 class SpoolError(Exception):
     """The disk does not take it, or does not give it back; one line that says why."""
 
-    def __init__(self, text: str, *, busy: bool = False, full: bool = False) -> None:
-        """``busy``: another process has it; ``full``: the disk is, which may pass."""
+    def __init__(self, text: str, number: int = 0, path: Path | None = None) -> None:
+        """``number``: SQLite's, or that of the system's error that means the same."""
         super().__init__(text)
-        self.busy = busy
-        self.full = full
+        self.path = path
+        self.busy = number in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}  # another process has it
+        self.full = number in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # which may pass
+        self.damaged = number in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Spooled(NamedTuple):
@@ -65,7 +67,9 @@ class Spool:
             return batch.count
         disk = self._try(lambda: os.statvfs(self.path.parent))
         if disk.f_bavail * disk.f_frsize < size + RESERVE:
-            raise SpoolError(f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB", full=True)
+            raise SpoolError(
+                f"spool {self.path}: the disk is full but for {RESERVE >> 20} MiB", sqlite3.SQLITE_FULL
+            )
         return self._try(lambda: self._put(batch, size, spare))
 
     def has_room(self, octets: int) -> bool:
@@ -171,13 +175,21 @@ class Spool:
         try:
             return work()
         except sqlite3.Error as error:
-            busy = "locked" in str(error)
-            why = "in use by another process" if busy else str(error)
-            full = getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-            raise SpoolError(f"spool {self.path}: {why}", busy=busy, full=full) from None
+            number = getattr(error, "sqlite_errorcode", 0) & 0xFF  # none where the module itself refuses
+            why = "in use by another process" if number == sqlite3.SQLITE_BUSY else str(error)
+            raise SpoolError(f"spool {self.path}: {why}", number, self.path) from None
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise SpoolError(f"spool {self.path}: {error.strerror or error}", full=full) from None
+            number = sqlite3.SQLITE_FULL if error.errno in {errno.ENOSPC, errno.EDQUOT} else 0
+            raise SpoolError(f"spool {self.path}: {error.strerror or error}", number) from None
+
+
+def set_aside(path: Path) -> Path:
+    """A damaged one, out of the way, as it is; its new place."""
+    place = path.with_name(f"{path.name}.damaged")
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(place.with_name(place.name + suffix))
+    return path.rename(place)
 
 
 def _charge(octets: int) -> int:

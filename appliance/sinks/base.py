@@ -59,7 +59,7 @@ class Reject(Exception):  # noqa: N818  # same
 
 
 class Sink(Protocol):
-    """May have ``counts() -> Mapping[str, int]`` of its own, by names of ledger.TABLE."""
+    """May have ``counts() -> Mapping[str, int]`` of its own, by names of ledger.TABLE, and ``begin()``."""
 
     async def send(self, batch: Batch, /) -> None: ...
     def hurry(self) -> None: ...

@@ -153,10 +153,13 @@ class Lake:
     def counts(self) -> dict[str, int]:
         return self._counts | (self._store.counts if self._store is not None else {})
 
+    def begin(self) -> None:
+        """Look after what is there, whether calls come or not."""
+        self._opened()
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
     async def send(self, batch: Batch) -> None:
         loop = asyncio.get_running_loop()
-        if self._keeping is None:
-            self._keeping = loop.create_task(self._keep())
         one = _Waiting(batch, loop.create_future())
         if not self._waiting:
             self._since = loop.time()
@@ -258,9 +261,9 @@ class Lake:
 
     async def _keep(self) -> None:
         while True:
+            store = self._opened()
+            await asyncio.get_running_loop().run_in_executor(None, store.keep, self._now())
             await asyncio.sleep(KEEPING)
-            if self._store is not None:
-                await asyncio.get_running_loop().run_in_executor(None, self._store.keep, self._now())
 
 
 def _words(error: Exception) -> str:

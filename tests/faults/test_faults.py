@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,40 @@ def test_a_spool_that_cannot_be_written_stops_the_start(world: World) -> None:
         refused = pytest.raises(AssertionError, match=r"SNIFFER_SPOOL_DIR: spool .*Read-only file system")
         with refused, world.service(SNIFFER_SPOOL_DIR=str(disk / "spool")):
             """Never."""
+
+
+@pytest.mark.parametrize("damage", ["not a database", "cut"])
+def test_a_damaged_spool_is_set_aside_and_said(world: World, damage: str) -> None:
+    world.database.mode = "fails with 500"
+    with world.service(SNIFFER_WORKERS="1") as one:
+        world.mirror.burst(CALLS)
+        one.heard(CALLS)
+        one.stop()
+    (path,) = (world.folder / "spool").glob("*.db")
+    octets = path.read_bytes()
+    path.write_bytes(octets[: len(octets) // 3] if damage == "cut" else b"no database at all " * 99)
+    world.database.mode = "takes"
+    with world.service(SNIFFER_WORKERS="1") as one:
+        world.mirror.burst(100)
+        one.heard(100)
+        counts = one.stop()
+    assert "set aside as" in one.said()
+    assert counts["delivered"] == 100
+
+
+def test_a_disk_that_is_full_at_the_start_does_not_stop_it(world: World) -> None:
+    disk = world.folder / "disk"
+    with small_disk(disk, "2m"):
+        (disk / "spool").mkdir()
+        with suppress(OSError):
+            (disk / "others").write_bytes(bytes(3_000_000))
+        with world.service(SNIFFER_SPOOL_DIR=str(disk / "spool")) as one:
+            world.mirror.burst(CALLS)
+            one.heard(CALLS)
+            counts = one.stop()
+        assert "calls that resurface does not take are shed" in one.said()
+    assert counts["delivered"] == CALLS
+    world.delivered(counts)
 
 
 def test_a_clock_that_is_set_back_loses_nothing(world: World) -> None:

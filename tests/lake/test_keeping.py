@@ -287,3 +287,11 @@ def test_an_hour_that_cannot_be_deleted_is_said_once_and_holds_up_no_other(
     assert [hour.name for hour in files.hours()] == [NAME, "date=2023-11-15/hour=01"]
     assert sum("cannot be deleted: Permission denied" in line for line in said) == 1
     assert retention.counts["lake_shed_calls"] == 2
+
+
+def test_the_hour_of_now_is_not_shed_though_a_later_one_is_there(files: Files) -> None:
+    """A sender's clock is ahead."""
+    for i, hour in enumerate((HOUR - 1, HOUR, HOUR + 900)):
+        put(files, i, hour=hour)
+    Retention(files, Bounds(octets=1), lambda _: None).keep(HOUR * 3600.0 + 5)
+    assert found(files.root) == [1, 2]

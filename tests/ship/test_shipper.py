@@ -439,7 +439,7 @@ def test_what_was_sent_is_removed_as_soon_as_the_disk_takes_it(
         nonlocal refusals
         if refusals:
             refusals -= 1
-            raise SpoolError("spool: database or disk is full", full=True)
+            raise SpoolError("spool: database or disk is full", sqlite3.SQLITE_FULL)
         return remove(self, number)
 
     monkeypatch.setattr(Spool, "remove", sometimes)

@@ -285,3 +285,17 @@ def test_loop_is_free_while_files_are_written(tmp_path: Path) -> None:
 
     with_lake(tmp_path, work, together=1)
     assert longest < 0.5
+
+
+def test_what_is_too_old_goes_also_where_no_call_comes(tmp_path: Path) -> None:
+    with_lake(tmp_path, lambda sink: sink.send(batch(1)), together=1)
+    assert paths(tmp_path) == ["/1"]
+
+    async def work(sink: Lake) -> None:
+        sink.begin()
+        until = time.monotonic() + 10
+        while paths(tmp_path) and time.monotonic() < until:  # noqa: ASYNC110  # a reader has no event
+            await asyncio.sleep(0.01)
+
+    with_lake(tmp_path, work, lake_days=30)
+    assert paths(tmp_path) == []
