@@ -41,13 +41,13 @@ fix: $(VENV)/dev ## repair and format what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev ## CPU per call beside a floor; on the compiled core where that can be built
+bench: $(VENV)/dev ## CPU per call beside a floor, and bench-live; on the compiled core where that can be built
 	@if $(BIN)/python -c '$(CAN_COMPILE)'; then \
-	    $(MAKE) --no-print-directory compiled && echo 'bench: compiled core' && \
-	    PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m bench.run; \
+	    $(MAKE) --no-print-directory compiled || exit 1; echo 'bench: compiled core'; \
+	    export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR); \
 	else \
-	    echo 'bench: interpreted core (no C compiler or no Python headers)' && $(BIN)/python -m bench.run; \
-	fi
+	    echo 'bench: interpreted core (no C compiler or no Python headers)'; \
+	fi; $(BIN)/python -m bench.run && $(BIN)/python -m bench.live
 
 bench-live: $(VENV)/dev ## the highest rate without loss of a mirror target, beside a bare receiving loop
 	$(MAKE) --no-print-directory compiled
