@@ -20,6 +20,7 @@ from typing import Any, Final
 from appliance import plugin
 from appliance.board import Board
 from appliance.ledger import Ledger
+from appliance.news import NOT_DELIVERED, farewell
 from appliance.outlet import (
     BUNDLE_WAIT,
     Refusal,
@@ -40,7 +41,7 @@ from appliance.settings import Settings, SettingsError
 from appliance.ship.batch import Batcher
 from appliance.ship.spool import Spool, SpoolError, adopt
 from appliance.sources.base import Capture, CaptureOptions
-from appliance.supervisor import NOT_DELIVERED, Supervision, Supervisor, farewell, state_of
+from appliance.supervisor import Supervision, Supervisor, state_of
 from appliance.tuning import GC_THRESHOLD
 from appliance.uploads import Live, Uploads, Way
 from appliance.values import ports_of

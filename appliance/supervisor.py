@@ -26,7 +26,8 @@ from types import FrameType
 from typing import Any, Final
 
 from appliance.board import Board, add, bury
-from appliance.ledger import BY_SESSION, OTHER_SESSIONS, TABLE, Ledger
+from appliance.ledger import Ledger
+from appliance.news import News, farewell
 from appliance.sources.base import Capture
 from appliance.summary import render
 from appliance.worker import Work
@@ -39,9 +40,6 @@ HUNG: Final = 60.0  # seconds
 PAUSED: Final = 10.0  # seconds between two rounds that are not the workers' fault
 REPORT: Final = 60.0  # seconds between two reports of what was lost
 GRACE: Final = 2.0  # seconds beyond the time for the end before workers are killed
-MOST: Final = 5  # mirror sessions that are named with a loss
-NOT_DELIVERED: Final = ("message_rejected", "message_shed", "message_worker_lost", "message_undelivered")
-NAMED: Final = 256  # VNIs that are named in the log
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
@@ -84,12 +82,9 @@ class Supervisor:
         self._own = Ledger()  # what no worker saw, and what dead workers had counted
         self._caught: list[int] = []
         self._stopping: float | None = None  # when it has to be over
-        self._reported: dict[str, int] = dict.fromkeys(TABLE, 0)
-        self._reported_by: dict[int, dict[str, int]] = {}
+        self._news = News(outside.say)
         self._next_report = 0.0
         self._round_at = self._resumed = outside.clock()
-        self._named: set[int] = set()
-        self._strangers: set[int] = set()
         self._files = dict(outside.followed)
         self._changing = self._files
 
@@ -113,7 +108,7 @@ class Supervisor:
         self._own.count("frames", left)
         self._own.count("frame_undrained", left)
         total = self.total()
-        self._report(total)
+        self._news.losses(total)
         if self._outside.summary:
             with contextlib.suppress(OSError):
                 sys.stderr.write(render(total))
@@ -266,7 +261,7 @@ class Supervisor:
             for line in str(error).split("\n"):
                 self._outside.say(f"not reloaded, all stays as it was: {line}")
             return
-        self._strangers.clear()  # what is no longer selected is said anew
+        self._news.selected_anew()
         self._order({"do": "select", **order})
         for place in self._places:
             place.asked += place.control is not None
@@ -326,10 +321,11 @@ class Supervisor:
             self._reload()
         self._changing = states
         self._look_aside()
-        self._name()
+        for part in self._board.parts:
+            self._news.sessions(part.sessions())
         if now >= self._next_report:
             self._next_report = now + REPORT
-            self._report(self.total())
+            self._news.losses(self.total())
 
     def _check(self, number: int, place: _Place, now: float) -> None:
         beat = self._board.parts[number].last_beat() / 1e9
@@ -344,45 +340,7 @@ class Supervisor:
         self._own.count("frame_vni_not_selected", aside.refused)
         for vni, frames in aside.sample.items():
             self._own.at(vni, "frame_vni_not_selected", frames)
-            self._is_strange(vni)
-
-    def _name(self) -> None:
-        """Sessions that have begun since the last time; of those that a worker refused, that they come."""
-        for part in self._board.parts:
-            for session, selected in part.sessions():
-                if not selected:
-                    self._is_strange(session)
-                elif session not in self._named and session != OTHER_SESSIONS and len(self._named) < NAMED:
-                    self._named.add(session)
-                    self._outside.say(f"VNI {session}: the first frames have come")
-
-    def _is_strange(self, vni: int) -> None:
-        if vni not in self._strangers and vni != OTHER_SESSIONS and len(self._strangers) < NAMED:
-            self._strangers.add(vni)
-            self._outside.say(f"VNI {vni} arrives and is not selected (SNIFFER_MIRROR_VNIS)")
-
-    def _report(self, total: Ledger) -> None:
-        """What was lost since the last time, by name."""
-        new = {
-            name: total.tally[name] - self._reported[name]
-            for name, entry in TABLE.items()
-            if entry.lost and total.tally[name] > self._reported[name]
-        }
-        for name, n in new.items():
-            where = self._where(name, total)
-            self._outside.say(f"lost: {n} {TABLE[name].unit} ({name}): {TABLE[name].meaning}{where}")
-        self._reported = dict(total.tally)
-        self._reported_by = {vni: dict(counts) for vni, counts in total.sessions.items()}
-
-    def _where(self, name: str, total: Ledger) -> str:
-        """The mirror sessions that lost the most of it since the last time."""
-        if name not in BY_SESSION:
-            return ""
-        lost = {
-            vni: n[name] - self._reported_by.get(vni, {}).get(name, 0) for vni, n in total.sessions.items()
-        }
-        most = sorted((vni for vni, n in lost.items() if n), key=lambda vni: -lost[vni])[:MOST]
-        return "; VNI " + ", ".join(f"{vni}: {lost[vni]}" for vni in most) if most else ""
+            self._news.stranger(vni)
 
 
 def state_of(path: str) -> State:
@@ -396,17 +354,3 @@ def state_of(path: str) -> State:
 
 def _ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def farewell(total: Ledger) -> str:
-    """What came, and what became of it, in a line."""
-    tally = total.tally
-    lost = tally["frame_kernel_dropped"] + tally["frame_worker_lost"] + tally["frame_undrained"]
-    rows = {f"{sink}: ": row for sink, row in total.sinks.items()} if len(total.sinks) > 1 else {"": tally}
-    outcomes = [
-        f"{sink}{row['message_delivered']} delivered, {row['message_spooled']} in the spool, "
-        f"{sum(row[name] for name in NOT_DELIVERED)} not delivered"
-        for sink, row in rows.items()
-    ]
-    came = f"{tally['frames']} frames, {lost} of them lost; {tally['exchanges']} calls, "
-    return came + "; ".join(outcomes)

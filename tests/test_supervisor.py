@@ -319,46 +319,19 @@ def test_workers_end_when_the_supervisor_is_gone(tmp_path: Path) -> None:
     os.waitpid(world.pid, 0)
 
 
-def test_strangers_drops_and_losses_are_said_once_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "REPORT", 0.1)
+def test_what_the_kernel_keeps_aside_is_counted_and_named() -> None:
     said: list[str] = []
     capture, board = NoCapture(), Board(1)
-    capture.next = Aside(7, 5, {456: 2})
     one = Supervisor(capture, board, lambda *_: None, Supervision(time.monotonic, said.append, dict))
-    one._look_aside()
-    capture.next = Aside(0, 1, {456: 1})
-    one._look_aside()
-    one._report(one.total())
-    one._report(one.total())
+    for aside in (Aside(7, 5, {456: 2}), Aside(0, 1, {456: 1})):
+        capture.next = aside
+        one._look_aside()
     total = one.total()
     assert total.unbalanced() == []
     assert (total.tally["frames"], total.tally["frame_kernel_dropped"]) == (13, 7)
     assert total.tally["frame_vni_not_selected"] == 6
     assert total.sessions[456]["frame_vni_not_selected"] == 3
-    assert [line.partition(" (")[0] for line in said] == [
-        "VNI 456 arrives and is not selected",
-        "lost: 7 frames",
-    ]
-
-
-def test_what_a_worker_refuses_is_a_stranger_until_it_is_selected() -> None:
-    """The kernel does not select where the list is long, or has no program for it."""
-    said: list[str] = []
-    board = Board(1)
-    one = Supervisor(NoCapture(), board, lambda *_: None, Supervision(time.monotonic, said.append, dict))
-    seen = Ledger()
-    for name in ("frames", "frame_vni_not_selected"):
-        seen.at(456, name, 3)
-    board.parts[0].publish_sessions(seen)
-    one._name()
-    one._name()
-    seen.at(456, "frames", 1)
-    board.parts[0].publish_sessions(seen)
-    one._name()
-    assert said == [
-        "VNI 456 arrives and is not selected (SNIFFER_MIRROR_VNIS)",
-        "VNI 456: the first frames have come",
-    ]
+    assert said == ["VNI 456 arrives and is not selected (SNIFFER_MIRROR_VNIS)"]
 
 
 def test_what_the_kernel_still_has_at_the_end_is_counted(tmp_path: Path) -> None:
@@ -402,17 +375,6 @@ def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
             path.write_text(text)
         one._round(0.0)
     assert read == ["1,2"]
-
-
-def test_a_loss_names_the_mirror_sessions_that_it_hit_most() -> None:
-    said: list[str] = []
-    one = Supervisor(NoCapture(), Board(1), lambda *_: None, Supervision(time.monotonic, said.append, dict))
-    one._own.count("gap_acked_bytes", 100, 123)
-    one._own.count("gap_acked_bytes", 900, 124)
-    one._report(one.total())
-    one._own.count("gap_acked_bytes", 7, 123)
-    one._report(one.total())
-    assert [line.rpartition("; ")[2] for line in said] == ["VNI 124: 900, 123: 100", "VNI 123: 7"]
 
 
 def test_no_thread_is_there_when_it_forks(tmp_path: Path) -> None:
