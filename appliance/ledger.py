@@ -130,6 +130,7 @@ TABLE: Final[dict[str, Entry]] = {
     "message_shed": Entry("calls", True, "messages for which there was no room, in queue or spool"),
     "message_worker_lost": Entry("calls", True, "messages queued in a worker that died"),
     "message_undelivered": Entry("calls", True, "messages that could not be sent before the end"),
+    "message_unsure": Entry("calls", False, "sent again when no answer came: their sink may have them twice"),
     "lake_files": Entry("files", False, "written to the lake"),
     "lake_bytes": Entry("bytes", False, "of Parquet written to the lake"),
     "lake_merged_files": Entry("files", False, "of the lake, merged into larger ones"),

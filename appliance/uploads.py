@@ -25,7 +25,7 @@ OUTCOMES: Final = (
     "message_shed",
     "message_spooled",
 )
-OF_LAKES: Final = frozenset(name for name in TABLE if name.startswith("lake_"))  # what only one sink has
+BESIDE: Final = tuple(name for name in TABLE if name.startswith("lake_") or name == "message_unsure")
 ASKED: Final = 20.0  # seconds that are left for the rest once the user wants an end
 TICK: Final = 0.25  # seconds between two looks at what has waited long enough
 
@@ -96,16 +96,17 @@ class Uploads:
         """Bring the ledger up to date."""
         if self._way is None:
             return
-        for sink, counts in self._way.counts().items():
+        found = self._way.counts()
+        for sink, counts in found.items():
             row = self._ledger.sink(sink)
             for name in OUTCOMES:
                 row[name] = counts[name]
             row["message_restored"] = counts["message_restored"]
-            for name in OF_LAKES & counts.keys():
-                self._tally[name] = counts[name]
             row["message_queued"] = (
                 self._taken + counts["message_restored"] - sum(map(row.__getitem__, OUTCOMES))
             )
+        for name in BESIDE:
+            self._tally[name] = sum(counts.get(name, 0) for counts in found.values())
         self._sum()
 
     def _sum(self) -> None:

@@ -10,8 +10,10 @@ That holds for ``date=*/hour=*/*.parquet`` and for engines that skip hidden name
 do. DuckDB's ``**`` does not: in the moment of the exchange (after a crash right then: until the next look) it
 finds the hidden folder's files as well, and fails with "Hive partition mismatch" if hive_partitioning is on.
 
-A query that listed the folder before and opens its files after the exchange fails with "No such file": loud,
-never a wrong number. That is why only hours are merged into which nothing has come for ``SETTLED``.
+A query that listed the folder before, or while it changed, finds no file under any name that it has: it fails
+with "No such file" or "No files found", loud, never a wrong number. That is why every file of the new folder
+has a new name, also the one that stays, and why only hours are merged into which nothing has come for
+``SETTLED``.
 
 Only where it costs little: files of full size, as a busy capture writes them, are left alone. Where the
 file system cannot exchange or link, nothing is merged. Bounds: ``GROUP`` octets of rows in memory; the disk
@@ -100,7 +102,7 @@ class Merge:
                     return
                 try:
                     for name in found - inputs:  # too large, or come meanwhile
-                        os.link(shown / name, hidden / (name + PART))
+                        os.link(shown / name, self._path(hidden))
                     unveil(hidden)
                     sync_folder(hidden)
                     exchange(hidden, shown)
@@ -114,9 +116,13 @@ class Merge:
             if not exchanged:  # else a reader may be listing it: the next look sweeps it
                 shutil.rmtree(hidden, ignore_errors=True)
 
-    def _write(self, hidden: Path, inputs: list[Path]) -> None:
+    def _path(self, hidden: Path) -> Path:
+        """A name that no file had before."""
         self._number += 1
-        path = hidden / f"{self._name}-m{self._number:06d}.parquet{PART}"
+        return hidden / f"{self._name}-m{self._number:06d}.parquet{PART}"
+
+    def _write(self, hidden: Path, inputs: list[Path]) -> None:
+        path = self._path(hidden)
         with open(path, "wb", opener=private) as out:
             with pq.ParquetWriter(out, SCHEMA, **WRITING) as writer:
                 for table in _groups(inputs):

@@ -43,6 +43,7 @@ COUNTS: Final = (
     "message_undelivered",
     "message_restored",
     "message_spooled",
+    "message_unsure",
     "upload_bytes",
     "uploads",
     "upload_retries",
@@ -249,14 +250,21 @@ class Shipper:
 
     async def _try(self, batch: Batch) -> str:
         failures = 0
+        unsure = 0  # calls of a batch that its sink may have, though we send it again; each counts once
         while True:
             try:
                 await self._sink.send(batch)
+            except asyncio.CancelledError:
+                self.counts["message_unsure"] += batch.count - unsure
+                raise
             except Reject as rejection:
                 self._reports.add(f"{rejection.reason}: refused, not sent again")
                 return "message_rejected"
             except Retry as retry:
                 reason, after = retry.reason, retry.after
+                if retry.unsure and not unsure:
+                    unsure = batch.count
+                    self.counts["message_unsure"] += unsure
             except Exception as error:  # noqa: BLE001  # a defect of the sink must not stop the others' batches
                 reason, after = f"defect: {type(error).__name__}", None
             else:

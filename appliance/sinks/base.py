@@ -45,11 +45,12 @@ class SinkOptions:
 
 
 class Retry(Exception):  # noqa: N818  # an answer, not an error
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        """``after``: seconds that the other side asks for."""
+    def __init__(self, reason: str, after: float | None = None, *, unsure: bool = False) -> None:
+        """``after``: seconds that the other side asks for; ``unsure``: it may have the batch nonetheless."""
         super().__init__(reason)
         self.reason = reason
         self.after = after
+        self.unsure = unsure
 
 
 class Reject(Exception):  # noqa: N818  # same

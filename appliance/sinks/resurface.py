@@ -74,10 +74,12 @@ class Resurface:
                         await answer.content.read(ANSWER_LIMIT)
         except aiohttp.ClientSSLError as error:
             raise Retry(f"TLS: {_tls_reason(error)}") from None
-        except TimeoutError:
-            raise Retry("timed out") from None
+        except TimeoutError as error:
+            connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
+            raise Retry("timed out", unsure=connected) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Retry(_network_reason(error)) from None
+            connected = not isinstance(error, aiohttp.ClientConnectorError)
+            raise Retry(_network_reason(error), unsure=connected) from None
         if status == HTTPStatus.NO_CONTENT:  # common case
             return
         if status in AGAIN or status >= SERVER_ERRORS:

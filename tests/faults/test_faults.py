@@ -119,9 +119,8 @@ def test_an_answer_that_is_lost_makes_repeats_and_they_can_be_counted(world: Wor
         counts = one.stop()
     assert counts["delivered"] == CALLS
     assert set(world.database.calls) == world.mirror.calls
-    repeats = world.database.calls.total() - CALLS
-    assert repeats > 0
-    assert all(n > 0 for n in world.database.calls.values())
+    twice = sum(n > 1 for n in world.database.calls.values())
+    assert 0 < twice <= counts["unsure"]
 
 
 def test_without_a_spool_what_has_no_room_is_shed_by_name(world: World) -> None:
@@ -170,6 +169,7 @@ def test_kill_9_of_a_worker_under_load(world: World) -> None:
     assert counts["delivered"] + lost == 2 * CALLS
     assert set(world.database.calls) <= world.mirror.calls
     assert len(world.database.calls) >= 2 * CALLS - lost
+    assert sum(n > 1 for n in world.database.calls.values()) <= counts["unsure"] + counts["restored"]
 
 
 def test_kill_9_of_the_whole_service_under_load(world: World) -> None:

@@ -73,14 +73,17 @@ def test_hour_of_the_clock_stays(files: Files) -> None:
     assert count(files.root) == 2
 
 
+def largest(files: Files) -> Path:
+    return files.root / NAME / max(files.hour(NAME).files, key=lambda file: file[1])[0]
+
+
 def test_large_file_stays_as_it_is(files: Files) -> None:
     put(files, 1, 2)
     put(files, 3, padding=SMALL + 1000)
-    big = max(files.hour(NAME).files, key=lambda file: file[1])[0]
-    inode = (files.root / NAME / big).stat().st_ino
+    inode = largest(files).stat().st_ino
     Merge(files, "m").all(LATER)
     assert (count(files.root), found(files.root)) == (2, [1, 2, 3])
-    assert (files.root / NAME / big).stat().st_ino == inode
+    assert largest(files).stat().st_ino == inode, "it is not written again"
 
 
 def test_file_that_comes_during_a_merge_stays(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +130,8 @@ def test_crash_around_the_exchange_loses_and_doubles_nothing(
 @pytest.mark.parametrize(
     ("glob", "allowed"),
     [
-        ("date=*/hour=*/*.parquet", ("No such file",)),
-        ("**/*.parquet", ("No such file", "Hive partition mismatch")),
+        ("date=*/hour=*/*.parquet", ("No such file", "No files found")),
+        ("**/*.parquet", ("No such file", "No files found", "Hive partition mismatch")),
     ],
 )
 def test_reader_sees_each_call_once_during_merges(files: Files, glob: str, allowed: tuple[str, ...]) -> None:
@@ -147,7 +150,8 @@ def test_reader_sees_each_call_once_during_merges(files: Files, glob: str, allow
                 if numbers != list(range(8)):
                     wrong.append(numbers)
 
-    put(files, *range(8))
+    put(files, *range(7))
+    put(files, 7, padding=SMALL + 1000)  # which stays
     reader = threading.Thread(target=read)
     reader.start()
     try:
@@ -158,6 +162,18 @@ def test_reader_sees_each_call_once_during_merges(files: Files, glob: str, allow
         over.set()
         reader.join()
     assert wrong == []
+
+
+def test_no_name_of_the_old_folder_is_in_the_new_one(files: Files) -> None:
+    """Who has listed half of the old one must not find another half in the new."""
+    put(files, 1, 2)
+    put(files, 3, padding=SMALL + 1000)
+    before = {path.name for path in (files.root / NAME).iterdir()}
+    Merge(files, "m").all(LATER)
+    after = {path.name for path in (files.root / NAME).iterdir()}
+    assert (len(before), len(after)) == (3, 2)
+    assert not before & after
+    assert found(files.root, "date=*/hour=*/*.parquet") == [1, 2, 3]
 
 
 def test_file_system_that_cannot_exchange_keeps_its_files(
