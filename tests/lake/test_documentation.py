@@ -1,4 +1,4 @@
-"""docs/lake.md: its queries run, and its columns are the schema's."""
+"""docs/lake.md and the README: their queries run, and its columns are the schema's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from appliance.lake.rows import SCHEMA, Rows
 from tests.lake.test_rows import MESSAGE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "lake.md").read_text()
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 QUERIES = re.findall(r"^```sql DuckDB\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+QUERIES += re.findall(r'^ +duckdb -c "(.*)"$', README, re.MULTILINE)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_queries() -> None:
-    assert len(QUERIES) >= 5
+    assert len(QUERIES) >= 6
 
 
 @pytest.mark.parametrize("query", QUERIES)
