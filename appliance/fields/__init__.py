@@ -1,0 +1,1 @@
+"""The fields of the settings, by what they are about; settings.py puts them together."""
