@@ -126,7 +126,9 @@ class Service:
             settings.drain_seconds,
             summary,
         )
-        say(f"{self._capture.title}; workers: {self._capture.workers}, process {os.getpid()}")
+        places = {"lake": f"lake in {settings.lake_url}"}
+        where = "" if self._silent else "; calls go to " + ", ".join(places.get(s, s) for s in self._sinks)
+        say(f"{self._capture.title}; workers: {self._capture.workers}, process {os.getpid()}{where}")
         total = Supervisor(self._capture, self._board, self.work, supervision).run()
         self._capture.close()
         if total.unbalanced():

@@ -256,6 +256,7 @@ def test_a_sink_that_is_down_holds_up_no_other(world: World) -> None:
         first = one.stop()
     assert (first["copied"], first["delivered"], first["spooled"]) == (CALLS, CALLS, CALLS)
     assert read_lake(lake) == world.mirror.calls
+    assert f"calls go to resurface, lake in {lake}" in one.said()
     world.database.open()
     with world.service(**more, SNIFFER_DRAIN_SECONDS="20") as one:
         second = one.stop()
