@@ -122,11 +122,12 @@ class Remote:
 
 
 class _Waiting:
-    __slots__ = ("batch", "done")
+    __slots__ = ("batch", "done", "since")
 
-    def __init__(self, batch: Batch, done: asyncio.Future[None]) -> None:
+    def __init__(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = batch
-        self.done = done
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.since = loop.time()
 
 
 class Lake:
@@ -143,7 +144,6 @@ class Lake:
         self._rows = Rows()
         self._waiting: list[_Waiting] = []
         self._octets = 0
-        self._since = 0.0  # loop's time of the first that waits
         self._hurry = False
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -159,10 +159,7 @@ class Lake:
         self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
     async def send(self, batch: Batch) -> None:
-        loop = asyncio.get_running_loop()
-        one = _Waiting(batch, loop.create_future())
-        if not self._waiting:
-            self._since = loop.time()
+        one = _Waiting(batch, asyncio.get_running_loop())
         self._waiting.append(one)
         self._octets += len(batch.payload)
         self._look()
@@ -196,7 +193,7 @@ class Lake:
         if self._writing is not None or not self._waiting:
             return
         loop = asyncio.get_running_loop()
-        left = self._since + self._options.roll_age - loop.time()
+        left = self._waiting[0].since + self._options.roll_age - loop.time()
         if (
             self._hurry
             or left <= 0

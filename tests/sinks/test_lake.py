@@ -299,3 +299,19 @@ def test_what_is_too_old_goes_also_where_no_call_comes(tmp_path: Path) -> None:
 
     with_lake(tmp_path, work, lake_days=30)
     assert paths(tmp_path) == []
+
+
+def test_what_one_file_has_no_room_for_waits_its_own_time(tmp_path: Path) -> None:
+    """Not what is left of the file's before."""
+
+    async def work(sink: Lake) -> None:
+        sending = [asyncio.create_task(sink.send(batch(1)))]
+        await asyncio.sleep(0.5)
+        sending += [asyncio.create_task(sink.send(batch(i, padding=3000))) for i in (2, 3, 4)]
+        await asyncio.sleep(0.4)  # the first is 0.9 seconds old, the fourth, of the next file, 0.4
+        sending.append(asyncio.create_task(sink.send(batch(5))))
+        await asyncio.gather(*sending)
+
+    sink = with_lake(tmp_path, work, roll_size=8000, roll_age=0.8)
+    assert sink.counts()["lake_files"] == 2
+    assert paths(tmp_path) == ["/1", "/2", "/3", "/4", "/5"]
