@@ -301,17 +301,26 @@ def test_what_is_too_old_goes_also_where_no_call_comes(tmp_path: Path) -> None:
     assert paths(tmp_path) == []
 
 
-def test_what_one_file_has_no_room_for_waits_its_own_time(tmp_path: Path) -> None:
-    """Not what is left of the file's before."""
+def test_what_one_file_has_no_room_for_waits_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is left of the file's before: while one is written, more comes than the next one takes."""
+    publish = Lake._publish
+
+    def slow(self: Lake, payloads: list[bytes]) -> None:
+        time.sleep(0.8)
+        publish(self, payloads)
+
+    monkeypatch.setattr(Lake, "_publish", slow)
 
     async def work(sink: Lake) -> None:
-        sending = [asyncio.create_task(sink.send(batch(1)))]
-        await asyncio.sleep(0.5)
-        sending += [asyncio.create_task(sink.send(batch(i, padding=3000))) for i in (2, 3, 4)]
-        await asyncio.sleep(0.4)  # the first is 0.9 seconds old, the fourth, of the next file, 0.4
-        sending.append(asyncio.create_task(sink.send(batch(5))))
+        begin = time.monotonic()
+        sending = []
+        for at, number, padding in ((0, 1, 5000), (0.1, 2, 3000), (0.7, 3, 3000), (0.7, 4, 0), (1.8, 5, 0)):
+            await asyncio.sleep(max(begin + at - time.monotonic(), 0))
+            sending.append(asyncio.create_task(sink.send(batch(number, padding=padding))))
         await asyncio.gather(*sending)
 
-    sink = with_lake(tmp_path, work, roll_size=8000, roll_age=0.8)
-    assert sink.counts()["lake_files"] == 2
+    sink = with_lake(tmp_path, work, roll_size=8000, roll_age=1.6)
     assert paths(tmp_path) == ["/1", "/2", "/3", "/4", "/5"]
+    assert sink.counts()["lake_files"] == 3, "the first; the second and third; the last two"
